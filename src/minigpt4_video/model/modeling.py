@@ -1,0 +1,355 @@
+"""Frames to tokens to words: vision tower, projection, language model.
+
+A frame is `tokens_per_frame` placeholders in `input_ids`; their embeddings are replaced by what the tower sees. A picture
+is a one-frame video, and a batch may mix rows with many frames and rows with none: the frames of all rows lie one after
+another in `pixel_values`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModel,
+    Blip2VisionModel,
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import ModelOutput
+
+from minigpt4_video.errors import ModelError
+from minigpt4_video.model.configuration import MiniGPT4VideoConfig
+
+LAYER_NORM_EPS = 1e-5
+"""Of the layer norm after the tower. The original adds its own with torch's default; its blocks have 1e-6."""
+
+
+@dataclass
+class MiniGPT4VideoModelOutput(BaseModelOutputWithPast):  # type: ignore[misc]
+    """`last_hidden_state` (batch, sequence, hidden) and the frame tokens it was made with."""
+
+    image_hidden_states: torch.Tensor | None = None
+    """(frames, tokens_per_frame, hidden), after the projection."""
+
+
+@dataclass
+class MiniGPT4VideoCausalLMOutput(ModelOutput):  # type: ignore[misc]
+    """`logits` (batch, kept positions, vocabulary); `loss` is the mean over the labels that are not -100."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Any | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    image_hidden_states: torch.Tensor | None = None
+
+
+class MiniGPT4VideoMultiModalProjector(nn.Module):
+    """One linear layer from merged patches to the language model's width: (..., 4 * vision) to (..., hidden)."""
+
+    def __init__(self, config: MiniGPT4VideoConfig) -> None:
+        super().__init__()
+        vision, text = config.vision_config, config.text_config
+        self.linear = nn.Linear(vision.hidden_size * config.merge_size, text.hidden_size, bias=True)  # type: ignore[union-attr]
+
+    def forward(self, merged: torch.Tensor) -> torch.Tensor:
+        projected: torch.Tensor = self.linear(merged.to(self.linear.weight.dtype))
+        return projected
+
+
+class MiniGPT4VideoPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    config_class = MiniGPT4VideoConfig
+    config: MiniGPT4VideoConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ("past_key_values",)
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+
+class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
+    """Everything but the output layer."""
+
+    def __init__(self, config: MiniGPT4VideoConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = Blip2VisionModel(config.vision_config)
+        self.vision_tower.post_layernorm.eps = LAYER_NORM_EPS
+        self.multi_modal_projector = MiniGPT4VideoMultiModalProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        embeddings: nn.Module = self.language_model.get_input_embeddings()
+        return embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_merged_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(frames, 3, H, W) to (frames, tokens_per_frame, merge_size * vision): what `image_features` takes.
+
+        The class token is dropped, and `merge_size` consecutive tokens in raster order (a horizontal strip of patches,
+        not a square) are laid side by side.
+        """
+        seen = self.vision_tower(pixel_values.to(self.vision_tower.dtype)).last_hidden_state  # (frames, 1 + patches, vision)
+        return seen[:, 1:].reshape(seen.shape[0], self.config.tokens_per_frame, -1)
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(frames, 3, H, W) to (frames, tokens_per_frame, hidden): the tokens the language model reads."""
+        features: torch.Tensor = self.multi_modal_projector(self.get_merged_features(pixel_values))
+        return features
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The same as `get_image_features`: a video is its frames."""
+        return self.get_image_features(pixel_values)
+
+    def embed(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The sequence as the language model reads it, (batch, sequence, hidden), and its frame tokens.
+
+        `pixel_values` (frames, 3, H, W) or, already through the tower, `image_features` (frames, tokens_per_frame,
+        merge_size * vision). Raises ModelError when the placeholders are not as many as the frame tokens.
+        """
+        if pixel_values is not None and image_features is not None:
+            raise ModelError("pixel_values and image_features were both given; give one of them")
+        is_frame = input_ids == self.config.image_token_id  # (batch, sequence)
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_frame, 0))
+        if pixel_values is None and image_features is None:
+            self._check_count(is_frame, 0)
+            return embeds, None
+        if pixel_values is not None:
+            features = self.get_image_features(pixel_values)
+        else:
+            features = self.multi_modal_projector(image_features)
+        self._check_count(is_frame, features.shape[0] * features.shape[1])
+        features = features.to(embeds.device, embeds.dtype)
+        return embeds.masked_scatter(is_frame[..., None], features), features
+
+    def _check_count(self, is_frame: torch.Tensor, tokens: int) -> None:
+        if torch.compiler.is_compiling() or (tokens == 0 and is_frame.shape[1] == 1):
+            return  # one decoded word is never a placeholder, and looking would stall the device at every step
+        placeholders = int(is_frame.sum())
+        if placeholders != tokens:
+            each = self.config.tokens_per_frame
+            raise ModelError(
+                f"the text has {placeholders} frame placeholders, but {tokens} frame tokens were given "
+                f"({tokens // each} frames of {each}); give one frame for every <ImageHere>"
+            )
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> MiniGPT4VideoModelOutput:
+        """`attention_mask` is (batch, sequence), or (batch, 1, queries, keys) with `position_ids` for packed branches."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("exactly one of input_ids and inputs_embeds is needed")
+        features = None
+        if inputs_embeds is None:
+            inputs_embeds, features = self.embed(input_ids, pixel_values, image_features)  # type: ignore[arg-type]
+        elif pixel_values is not None or image_features is not None:
+            raise ModelError("inputs_embeds hold the frames already; leave out pixel_values and image_features")
+        if attention_mask is not None and attention_mask.ndim == 4 and attention_mask.dtype == torch.bool:
+            hidden = torch.full((), torch.finfo(inputs_embeds.dtype).min, dtype=inputs_embeds.dtype)  # eager adds masks
+            attention_mask = torch.where(attention_mask, 0.0, hidden.to(attention_mask.device))
+        kwargs.pop("return_dict", None)
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        return MiniGPT4VideoModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.get("past_key_values"),
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
+            image_hidden_states=features,
+        )
+
+
+class NewTokensOnly(LogitsProcessor):  # type: ignore[misc]
+    """Lets a processor see the generated tokens, but not the prompt.
+
+    The original gave the language model embeddings, so transformers' penalties counted new tokens only; and a
+    placeholder beyond the vocabulary must not be looked up in the scores.
+    """
+
+    def __init__(self, processor: LogitsProcessor, prompt_length: int) -> None:
+        self.processor = processor
+        self.prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        processed: torch.Tensor = self.processor(input_ids[:, self.prompt_length :], scores)
+        return processed
+
+
+class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """The whole model: `model(**inputs).logits`, `model.generate(**inputs)`."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: MiniGPT4VideoConfig) -> None:
+        super().__init__(config)
+        self.model = MiniGPT4VideoModel(config)
+        text = config.text_config
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)  # type: ignore[union-attr]
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.lm_head = value
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(frames, 3, H, W) to (frames, tokens_per_frame, hidden)."""
+        return self.model.get_image_features(pixel_values)
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(frames, 3, H, W) to (frames, tokens_per_frame, hidden)."""
+        return self.model.get_video_features(pixel_values)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,  # named, because generate() reads this signature
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> MiniGPT4VideoCausalLMOutput | tuple[Any, ...]:
+        """Logits of every position, or of the last `logits_to_keep` (an int, or the positions themselves).
+
+        `labels` (batch, sequence) are not shifted and -100 where nothing is to be learned; the loss is the mean over
+        the others, or their sum over `num_items_in_batch` when a trainer passes it.
+        """
+        return_dict = kwargs.pop("return_dict", None)
+        counted = {name: kwargs.pop(name) for name in ("num_items_in_batch",) if name in kwargs}
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_features=image_features,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], **counted)
+        output = MiniGPT4VideoCausalLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
+        as_record = self.config.return_dict if return_dict is None else return_dict
+        return output if as_record else output.to_tuple()
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Frames go in with the prompt; later steps find them in the cache."""
+        prepared: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if is_first_iteration or not kwargs.get("use_cache", True):
+            prepared["pixel_values"] = pixel_values
+            prepared["image_features"] = image_features
+        return prepared
+
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: Sequence[LogitsProcessor] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers, with two differences.
+
+        `repetition_penalty` and `no_repeat_ngram_size` count new tokens only, never the words of the prompt, and the
+        frame placeholder is never generated. Raises ModelError for assisted and prompt-lookup decoding of a prompt with
+        frames: their candidates are made from the prompt's ids, where frames are only placeholders.
+        """
+        ids = kwargs.get("input_ids", inputs)
+        embeds = kwargs.get("inputs_embeds")
+        prompt = ids if ids is not None else embeds
+        settings = generation_config if generation_config is not None else self.generation_config
+
+        def asked(name: str) -> Any:
+            value = kwargs.get(name)
+            return value if value is not None else getattr(settings, name, None)
+
+        has_frames = kwargs.get("pixel_values") is not None or kwargs.get("image_features") is not None
+        if has_frames and (kwargs.get("assistant_model") is not None or asked("prompt_lookup_num_tokens")):
+            raise ModelError(
+                "assisted and prompt-lookup decoding cannot read frames; leave out assistant_model and "
+                "prompt_lookup_num_tokens"
+            )
+        prompt_length = 0 if ids is None else ids.shape[1]
+        processors = LogitsProcessorList()
+        penalty, ngram = asked("repetition_penalty"), asked("no_repeat_ngram_size")
+        if penalty is not None and penalty != 1.0:
+            processors.append(NewTokensOnly(RepetitionPenaltyLogitsProcessor(penalty), prompt_length))
+            kwargs["repetition_penalty"] = 1.0
+        if ngram:
+            processors.append(NewTokensOnly(NoRepeatNGramLogitsProcessor(ngram), prompt_length))
+            kwargs["no_repeat_ngram_size"] = 0
+        token = self.config.image_token_id
+        if token is not None and token < self.lm_head.out_features:
+            device = prompt.device if prompt is not None else self.device
+            processors.append(SuppressTokensLogitsProcessor([token], device=device))
+        processors.extend(logits_processor or [])
+        return super().generate(inputs, generation_config, logits_processor=processors, **kwargs)
