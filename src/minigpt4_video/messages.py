@@ -163,7 +163,7 @@ def _check_subtitles(subtitles: object, place: str) -> None:
     if subtitles is None or (isinstance(subtitles, (str, PathLike)) and str(subtitles)):
         return
     if not _is_list(subtitles):
-        raise UserError(f"{place} has {_kind(subtitles)} as subtitles; give auto, off, a file's name or a list of cues.")
+        raise UserError(f"{place} has {_kind(subtitles)} as subtitles; give auto, off, a file's name or cues.")
     for index, cue in enumerate(subtitles):
         where = f"{place}, cue {index + 1}"
         if not isinstance(cue, Mapping):

@@ -130,7 +130,9 @@ def _shorten(texts: tuple[str, ...], room: int, cost: Callable[[Sequence[str]], 
     ends = [[match.end() for match in UNIT.finditer(text)] for text in texts]
 
     def cut(units: int) -> tuple[str, ...]:
-        return tuple(text[: end[units - 1]] if len(end) > units else text for text, end in zip(texts, ends, strict=True))
+        return tuple(
+            text[: end[units - 1]] if len(end) > units else text for text, end in zip(texts, ends, strict=True)
+        )
 
     fits, too_many = 0, max(len(end) for end in ends)
     while too_many - fits > 1:

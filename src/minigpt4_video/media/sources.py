@@ -1,0 +1,87 @@
+"""Opening files that somebody else made: one file and nothing beside it, and every failure as a `MediaError`."""
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+
+from minigpt4_video.errors import MediaError
+
+# What PyAV raises on damaged files: its own errors, and these from its wrappers and from reading the file.
+DECODER_ERRORS = (
+    av.error.FFmpegError,
+    OSError,
+    EOFError,
+    MemoryError,
+    LookupError,
+    ValueError,
+    ArithmeticError,
+    RuntimeError,
+)
+
+# Containers that are lists of other files, or no pictures: a text drawn as a terminal would is nobody's video.
+REFUSED_FORMATS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "tty", "bin", "xbin", "adf", "idf", "ffmetadata"}
+
+
+class _OneFile:
+    """A file without its name: the decoder can then neither read a pattern or a protocol in it nor look beside it."""
+
+    name = "media"
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+        self.seek = file.seek
+        self.tell = file.tell
+
+
+def check_file(path: str | PathLike[str], what: str) -> Path:
+    """The path of a file that exists and holds something; `what` names what is wanted of it, as "a video"."""
+    file = Path(path)
+    try:
+        status = file.stat()
+    except (OSError, ValueError) as error:
+        raise MediaError(f"There is no file {shown(file)}; check its name and folder.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise MediaError(f"{shown(file)} is a folder; name {what} file in it.")
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(f"{shown(file)} is not an ordinary file; name {what} file.")
+    if status.st_size == 0:
+        raise MediaError(f"{shown(file)} is empty (0 bytes); copy or download it again.")
+    return file
+
+
+@contextmanager
+def open_media(path: str | PathLike[str], what: str = "a video") -> Iterator[av.container.InputContainer]:
+    """A media file opened for decoding. No other file and no address is opened, whatever its content asks for."""
+    file = check_file(path, what)
+    try:
+        source = file.open("rb")
+    except OSError as error:
+        raise MediaError(f"{shown(file)} cannot be read ({error.strerror}); check its permissions.") from error
+    with source:
+        try:
+            container = av.open(
+                _OneFile(source),
+                metadata_errors="replace",
+                buffer_size=1 << 18,
+                container_options={"protocol_whitelist": "none"},
+            )
+        except DECODER_ERRORS as error:
+            raise not_media(file, what) from error
+        with container:
+            if set(container.format.name.split(",")) & REFUSED_FORMATS:
+                raise not_media(file, what)
+            yield container
+
+
+def not_media(file: Path, what: str) -> MediaError:
+    return MediaError(f"{shown(file)} is not {what} file that can be read; check that it plays, or convert it to .mp4.")
+
+
+def shown(file: Path) -> str:
+    """A file's name as it can stand in a one-line message, whatever characters it holds."""
+    return str(file).encode(errors="backslashreplace").decode().translate(dict.fromkeys((*range(32), 127), "?"))

@@ -1,0 +1,221 @@
+"""Subtitle files, and subtitle tracks inside videos, to cues."""
+
+import codecs
+import html
+import logging
+import re
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import pysubs2
+from charset_normalizer import from_bytes
+
+from minigpt4_video.errors import MediaError
+from minigpt4_video.media.alignment import Cue
+from minigpt4_video.media.sources import DECODER_ERRORS, check_file, open_media, shown
+from minigpt4_video.media.video import subtitle_tracks
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".srt", ".vtt", ".ass", ".ssa", ".sub")
+# Guessing among all encodings mistakes short files; these are the ones that subtitles in the wild are written in.
+ENCODINGS = ["utf_8", "cp1252", "shift_jis", "gb18030", "cp1251", "big5", "euc_kr", "cp1256"]
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+LARGEST_FILE = 64 * 2**20
+
+TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,3}))?"
+TIMING = re.compile(rf"^[ \t]*{TIME}[ \t]*-{{1,2}}>[ \t]*{TIME}(?:[ \t].*)?$", re.MULTILINE)
+VOICE = re.compile(r"<v(?:\.[^\s>]*)?[ \t]+([^>]*)>")
+TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<(?:\d+:)?\d+:\d+\.\d+>|</>")
+OVERRIDE = re.compile(r"\{\\[^}]*\}|\{[yYfFsScCpPoO]:[^}]*\}")
+
+
+class SubtitleSource(NamedTuple):
+    """Where a video's subtitles are; what `read_subtitles` takes."""
+
+    path: Path
+    track: int | None
+    """Number of the track inside the video, None for a file of its own."""
+    language: str | None
+
+
+def find_subtitles(video: str | PathLike[str]) -> SubtitleSource | None:
+    """The subtitles of a video: a file beside it (clip.srt, then clip.en.srt and the like), else a text track in it.
+
+    Of several languages English comes first, then the order of their names; of tracks the first.
+    """
+    file = Path(video)
+    beside = []
+    if file.parent.is_dir():
+        for candidate in file.parent.iterdir():
+            suffix = candidate.suffix.lower()
+            if suffix not in SUFFIXES or not candidate.is_file():
+                continue
+            stem = candidate.name[: -len(suffix)]
+            language = stem.removeprefix(file.stem)
+            if stem == file.stem:
+                beside.append(((0, "", SUFFIXES.index(suffix)), SubtitleSource(candidate, None, None)))
+            elif stem.startswith(file.stem) and re.fullmatch(r"\.[A-Za-z]{2,3}(?:[-_.][A-Za-z0-9]+)*", language):
+                name = language[1:]
+                rank = (1 if name.lower().startswith("en") else 2, name, SUFFIXES.index(suffix))
+                beside.append((rank, SubtitleSource(candidate, None, name)))
+    if beside:
+        return min(beside)[1]
+    with open_media(file) as container:
+        track = next((track for track in subtitle_tracks(container) if track.is_text), None)
+    return None if track is None else SubtitleSource(file, track.index, track.language)
+
+
+def read_subtitles(path: str | PathLike[str], track: int | None = None, encoding: str | None = None) -> list[Cue]:
+    """The cues of a subtitle file (.srt .vtt .ass .ssa .sub), or of a text track inside a video, by their start.
+
+    `track` counts the subtitle tracks of a video from 0; without it the first that holds text is read. `encoding` is
+    that of a file that does not tell it and is guessed wrongly. Markup and positions are removed, names of speakers
+    kept ("Anna: hello"), cues without words dropped. Times are seconds from the beginning of the video.
+    Raises `MediaError` where there is no such file or track, or where it holds no subtitle.
+    """
+    file = check_file(path, "a subtitle")
+    if track is None and (file.suffix.lower() in SUFFIXES or not _is_binary(file)):
+        cues = _cues_of_text(file, _text(file, encoding))
+    else:
+        cues = _cues_of_track(file, track)
+    if not cues:
+        raise MediaError(f"{shown(file)} holds no subtitle that can be read; use an .srt, .vtt, .ass or .sub file.")
+    return cues
+
+
+def _is_binary(file: Path) -> bool:
+    with file.open("rb") as opened:
+        beginning = opened.read(4096)
+    return b"\0" in beginning and not beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
+
+def _text(file: Path, encoding: str | None) -> str:
+    try:
+        if file.stat().st_size > LARGEST_FILE:
+            raise MediaError(f"{shown(file)} is larger than {LARGEST_FILE >> 20} MB, so it is no subtitle file.")
+        data = file.read_bytes()
+    except OSError as error:
+        raise MediaError(f"{shown(file)} cannot be read ({error.strerror}); check its permissions.") from error
+    if encoding is not None:
+        try:
+            return data.decode(encoding)
+        except LookupError as error:
+            raise MediaError(f"There is no encoding {encoding!r}; use a name such as utf-8, gbk or cp1252.") from error
+        except ValueError as error:
+            raise MediaError(f"{shown(file)} is not written in {encoding}; name another encoding or none.") from error
+    try:
+        for mark, name in BYTE_ORDER_MARKS.items():
+            if data.startswith(mark):
+                return data.decode(name, errors="replace")
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        guess = from_bytes(data, cp_isolation=ENCODINGS).best()
+    if guess is None:
+        raise MediaError(f"{shown(file)} is not a text file, or in an unknown encoding; name it with --encoding.")
+    return str(guess)
+
+
+def _cues_of_text(file: Path, text: str) -> list[Cue]:
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+    if TIMING.search(text) and not re.search(r"^\[Script Info\]|^Dialogue:", text, re.MULTILINE):
+        return _sorted(_timed_blocks(text))
+    try:
+        subtitles = pysubs2.SSAFile.from_string(text, fps=None)
+    except (pysubs2.exceptions.Pysubs2Error, ValueError, LookupError, ArithmeticError) as error:
+        raise MediaError(
+            f"{shown(file)} is not a subtitle file that can be read; use an .srt, .vtt, .ass or .sub file."
+        ) from error
+    return _sorted(
+        Cue(event.start / 1000, event.end / 1000, _dialogue(event.name, event.text))
+        for event in subtitles.events
+        if event.is_text
+    )
+
+
+def _timed_blocks(text: str) -> Iterable[Cue]:
+    """SubRip and WebVTT alike: a line with two times, then the words until a blank line or the next times."""
+    timings = list(TIMING.finditer(text))
+    for timing, following in zip(timings, [*timings[1:], None], strict=True):
+        body = text[timing.end() : None if following is None else following.start()].lstrip("\n")
+        if timing.end() < len(text) and text[timing.end() :].startswith("\n\n"):
+            body = ""
+        lines = body.split("\n\n")[0].split("\n")
+        yield Cue(_seconds(timing.groups()[:4]), _seconds(timing.groups()[4:]), _plain("\n".join(lines)))
+
+
+def _seconds(groups: tuple[str | None, ...]) -> float:
+    hours, minutes, seconds, fraction = groups
+    whole = int(hours or 0) * 3600 + int(minutes or 0) * 60 + int(seconds or 0)
+    return whole + int((fraction or "0").ljust(3, "0")) / 1000
+
+
+def _plain(text: str) -> str:
+    text = VOICE.sub(lambda voice: f"{voice[1].strip()}: ", text)
+    text = html.unescape(TAG.sub("", OVERRIDE.sub("", text)))
+    return " ".join(text.replace("\\N", " ").replace("\\n", " ").replace("\\h", " ").split())
+
+
+def _dialogue(name: str, text: str) -> str:
+    words = _plain(text)
+    return f"{name.strip()}: {words}" if name.strip() and words else words
+
+
+def _cues_of_track(file: Path, track: int | None) -> list[Cue]:
+    with open_media(file, "a video or subtitle") as container:
+        tracks = subtitle_tracks(container)
+        if track is None:
+            track = next((candidate.index for candidate in tracks if candidate.is_text), None)
+            if track is None:
+                raise MediaError(f"{shown(file)} holds no subtitle track with text; name a subtitle file.")
+        elif not 0 <= track < len(tracks):
+            raise MediaError(f"{shown(file)} has {len(tracks)} subtitle tracks, so none with the number {track}.")
+        elif not tracks[track].is_text:
+            raise MediaError(
+                f"Subtitle track {track} of {shown(file)} holds pictures of text ({tracks[track].codec}); name another."
+            )
+        stream = container.streams.subtitles[track]
+        begin = _beginning(container)
+        cues = []
+        try:
+            for packet in container.demux(stream):
+                if packet.pts is None or not packet.size:
+                    continue
+                start = float(packet.pts * packet.time_base) - begin
+                end = start + float((packet.duration or 0) * packet.time_base)
+                cues += [Cue(max(start, 0.0), max(end, 0.0), text) for text in _packet_texts(packet)]
+        except DECODER_ERRORS:
+            logger.warning("%s is damaged; the subtitles before the damage are used.", shown(file))
+    return _sorted(cues)
+
+
+def _packet_texts(packet: av.Packet) -> list[str]:
+    try:
+        rects = packet.decode()
+    except DECODER_ERRORS:
+        return []
+    texts = []
+    for rect in rects:
+        # ReadOrder, Layer, Style, Name, three margins, Effect, Text: FFmpeg's form of an event
+        fields = rect.ass.decode(errors="replace").split(",", 8)
+        texts.append(_dialogue(fields[3], fields[8]) if len(fields) == 9 else _plain(fields[-1]))
+    return texts
+
+
+def _beginning(container: av.container.InputContainer) -> float:
+    """Seconds of the first picture, from which a video's times are counted."""
+    starts = [stream.start_time * stream.time_base for stream in container.streams.video if stream.start_time]
+    return float(min(starts)) if starts else 0.0
+
+
+def _sorted(cues: Iterable[Cue]) -> list[Cue]:
+    return sorted((cue for cue in cues if cue.text), key=lambda cue: (cue.start, cue.end))
