@@ -69,7 +69,6 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
     def __init__(
         self,
         tokenizer: Any,
-        *,
         chat_template: str | dict[str, str] | None = None,
         image_token_id: int | None = None,
         tokens_per_frame: int = 64,
