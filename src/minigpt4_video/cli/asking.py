@@ -1,0 +1,218 @@
+"""The verbs that put questions to a model: ask, chat, caption."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from typer import Argument, Option
+
+from minigpt4_video.cli import options
+from minigpt4_video.cli.output import note, quiet, say, say_json
+from minigpt4_video.errors import UserError
+
+if TYPE_CHECKING:
+    from minigpt4_video.inference import Answer, Video
+    from minigpt4_video.planning import Plan
+
+ReportFile = Annotated[
+    Path | None,
+    Option(metavar="FILE.html", help="Write a page with frames, subtitles, plan and answer.", show_default=False),
+]
+
+
+def ask(
+    video: options.VideoFile,
+    question: Annotated[str, Argument(help="What you want to know.", show_default=False)],
+    model: options.Model = "tiny",
+    subtitles: options.Subtitles = "auto",
+    encoding: options.Encoding = None,
+    frames: options.Frames = None,
+    json: options.Json = False,
+    report: ReportFile = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    max_new_tokens: options.MaxNewTokens = None,
+    temperature: options.Temperature = 0.0,
+    seed: options.Seed = None,
+) -> None:
+    """Answer a question about a video.
+
+    \b
+    minigpt4-video ask clip.mp4 "What happens?"
+    minigpt4-video ask clip.mp4 "What does she say?" --subtitles clip.zh.srt --report answer.html
+    """
+    if not question.strip():
+        raise UserError("the question is empty; write what you want to know, in quotation marks")
+    _answer(
+        video,
+        question,
+        model,
+        subtitles,
+        encoding,
+        frames,
+        json,
+        report,
+        device,
+        dtype,
+        max_new_tokens,
+        temperature,
+        seed,
+    )
+
+
+def caption(
+    video: options.VideoFile,
+    style: Annotated[Literal["brief", "detailed", "tags"], Option(help="How much to tell.")] = "brief",
+    language: Annotated[Literal["en", "zh"], Option(help="English or Chinese.")] = "en",
+    model: options.Model = "tiny",
+    subtitles: options.Subtitles = "auto",
+    encoding: options.Encoding = None,
+    frames: options.Frames = None,
+    json: options.Json = False,
+    report: ReportFile = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    max_new_tokens: options.MaxNewTokens = None,
+    temperature: options.Temperature = 0.0,
+    seed: options.Seed = None,
+) -> None:
+    """Describe a video.
+
+    \b
+    minigpt4-video caption clip.mp4
+    minigpt4-video caption clip.mp4 --style detailed --language zh
+    """
+    from minigpt4_video.instructions import CAPTION_STYLE
+
+    request = CAPTION_STYLE[language][style]
+    _answer(
+        video,
+        request,
+        model,
+        subtitles,
+        encoding,
+        frames,
+        json,
+        report,
+        device,
+        dtype,
+        max_new_tokens,
+        temperature,
+        seed,
+    )
+
+
+def chat(
+    video: options.VideoFile,
+    model: options.Model = "tiny",
+    subtitles: options.Subtitles = "auto",
+    encoding: options.Encoding = None,
+    frames: options.Frames = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    max_new_tokens: options.MaxNewTokens = None,
+    temperature: options.Temperature = 0.0,
+    seed: options.Seed = None,
+) -> None:
+    """Talk about a video; each question knows of those before it.
+
+    One question a line. An empty line begins a new conversation; end with Ctrl-D.
+
+    \b
+    minigpt4-video chat clip.mp4
+    """
+    opened = _open(video, model, subtitles, encoding, frames, device, dtype)
+    conversation = opened.chat()
+    while line := _next_line():
+        if not line.strip():
+            conversation = opened.chat()
+            note("(a new conversation)")
+            continue
+        try:
+            for piece in conversation.stream(
+                line.strip(), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+            ):
+                say(piece, end="")
+            say("")
+        except UserError as error:
+            note(f"error: {error}; an empty line begins a new conversation")
+
+
+def _next_line() -> str:
+    """The next line with its end, "" at the end of the input."""
+    if sys.stdin.isatty():
+        print("> ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline()
+
+
+def _open(
+    video: Path, model: str, subtitles: str, encoding: str | None, frames: int | None, device: str, dtype: str
+) -> "Video":
+    from minigpt4_video.media import probe
+
+    probe(video)  # a wrong file is told at once, before torch and the weights are loaded
+    quiet()
+    from minigpt4_video.inference import VideoChat
+
+    chat = VideoChat.from_pretrained(model, device=device, dtype=dtype)
+    opened = chat.open(video, subtitles=subtitles, encoding=encoding, frames=frames)
+    said_in = opened.footage.said_in
+    note(f"model: {model} on {chat.model.device}; subtitles: {said_in or 'none'}")
+    return opened
+
+
+def _answer(
+    path: Path,
+    question: str,
+    model: str,
+    subtitles: str,
+    encoding: str | None,
+    frames: int | None,
+    json: bool,
+    report: Path | None,
+    device: str,
+    dtype: str,
+    max_new_tokens: int | None,
+    temperature: float,
+    seed: int | None,
+) -> None:
+    if report is not None:
+        from minigpt4_video.inference.writing import check_writable
+
+        check_writable(report)
+    video = _open(path, model, subtitles, encoding, frames, device, dtype)
+    stream = video.stream(question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    try:
+        _tell_what_was_left_out(stream.plan)
+        for piece in stream:
+            if not json:
+                say(piece, end="")
+    finally:
+        stream.close()
+    answer = stream.answer
+    if json:
+        say_json(
+            {"video": str(path), "question": question, "model": model, "subtitles": video.footage.said_in}
+            | answer.as_json()
+        )
+    else:
+        say("")
+    if report is not None:
+        _write_report(report, video, question, answer)
+
+
+def _tell_what_was_left_out(plan: "Plan") -> None:
+    for sentence in plan.left_out:
+        note(f"note: {sentence}")
+
+
+def _write_report(file: Path, video: "Video", question: str, answer: "Answer") -> None:
+    from minigpt4_video.inference.report import FRAME_WIDTH, Shown, Turn, page
+    from minigpt4_video.inference.writing import write_whole
+
+    footage = video.footage
+    thumbnails = footage.thumbnails(FRAME_WIDTH)
+    shown = Shown(footage.path.name, footage.facts(), thumbnails.frames, list(footage.clip.times), footage.texts)
+    html = page(shown, [Turn(question, answer)], video.model.name)
+    write_whole(file, html.encode("utf-8", errors="replace"))
+    note(f"report: {file}")

@@ -1,0 +1,114 @@
+"""What is in a video and what of it a model would be shown."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from minigpt4_video.cli import options
+from minigpt4_video.cli.output import note, quiet, say_json
+
+if TYPE_CHECKING:
+    from minigpt4_video.inference.footage import Footage
+    from minigpt4_video.planning import Plan
+
+
+def inspect(
+    video: options.VideoFile,
+    model: options.Model = "tiny",
+    subtitles: options.Subtitles = "auto",
+    encoding: options.Encoding = None,
+    frames: options.Frames = None,
+    question: Annotated[
+        str | None, Option(help="Plan for this question [default: a short one].", show_default=False)
+    ] = None,
+    sheet: Annotated[
+        Path | None, Option(metavar="FILE.png", help="Draw the frames on one picture.", show_default=False)
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Show a video's streams, and the frames, subtitles and tokens a model would be given. Loads no weights.
+
+    \b
+    minigpt4-video inspect clip.mp4
+    minigpt4-video inspect clip.mp4 --frames 8 --sheet frames.png
+    """
+    from minigpt4_video.inference.writing import check_writable, write_whole
+    from minigpt4_video.media import probe
+
+    if sheet is not None:
+        check_writable(sheet)
+    probe(video)  # a wrong file is told at once, before transformers is loaded
+    quiet()
+    from minigpt4_video.inference.contact_sheet import FRAME_WIDTH, draw_sheet
+    from minigpt4_video.inference.footage import take_footage
+    from minigpt4_video.inference.loading import find_model, load_processor
+
+    processor = load_processor(find_model(model))
+    footage = take_footage(video, processor, subtitles=subtitles, encoding=encoding, frames=frames)
+    plan = footage.plan(processor, question)
+    if sheet is not None:
+        drawn = draw_sheet(footage.thumbnails(FRAME_WIDTH).frames, list(footage.clip.times), footage.texts)
+        write_whole(sheet, drawn.png)
+        note(f"contact sheet: {sheet}")
+        if drawn.undrawn:
+            note(f"note: no font here has the characters {drawn.undrawn[:20]}; install one, such as Noto Sans CJK")
+    if json:
+        say_json(_as_json(footage, plan, model))
+    else:
+        _print(footage, plan, model)
+
+
+def _as_json(footage: "Footage", plan: "Plan", model: str) -> dict[str, object]:
+    kept = set(plan.kept_frames)
+    return {
+        "video": str(footage.path),
+        "streams": asdict(footage.info),
+        "subtitles": footage.said_in,
+        "frames": [
+            {"time": round(float(time), 6), "subtitle": text, "kept": index in kept}
+            for index, (time, text) in enumerate(zip(footage.clip.times, footage.texts, strict=True))
+        ],
+        "model": model,
+        "plan": asdict(plan),
+    }
+
+
+def _print(footage: "Footage", plan: "Plan", model: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from minigpt4_video.inference.contact_sheet import clock
+
+    console = Console(soft_wrap=False, highlight=False)
+    console.print(Text(footage.path.name, style="bold"))
+    console.print(Text(footage.facts()))
+    rows = Table("frame", "time", "subtitle", box=None, pad_edge=False, header_style="dim")
+    kept = dict(zip(plan.kept_frames, plan.kept_subtitles, strict=True))
+    for index, (time, text) in enumerate(zip(footage.clip.times, footage.texts, strict=True)):
+        said = Text(printable(kept.get(index, text)), style="" if index in kept else "dim")
+        rows.add_row(
+            str(index + 1), clock(float(time)), said if index in kept else Text("(left out) ").append_text(said)
+        )
+    console.print(rows)
+    tokens = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in [
+        (f"{plan.frames} frames", plan.frame_tokens),
+        ("their tags", plan.tag_tokens),
+        ("subtitles", plan.subtitle_tokens),
+        ("question", plan.question_tokens),
+        ("kept for the answer", plan.answer_reserve),
+    ]:
+        tokens.add_row(name, str(value))
+    tokens.columns[1].justify = "right"
+    console.print(Text(f"{plan.total} of the {plan.window} tokens of {model}:"))
+    console.print(tokens)
+    for sentence in plan.left_out:
+        console.print(Text(sentence))
+
+
+def printable(text: str) -> str:
+    """Without what a terminal would obey: a subtitle file may hold control characters."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,29 @@
+"""Options that several verbs share, so that they read and behave alike."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+VideoFile = Annotated[Path, Argument(metavar="VIDEO", help="A video file, or a picture.", show_default=False)]
+Model = Annotated[
+    str,
+    Option(
+        "--model", "-m", envvar="MINIGPT4_VIDEO_MODEL", help="A model folder, or tiny: the one inside this package."
+    ),
+]
+Device = Annotated[str, Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "float16", "bfloat16"], Option(help="Number format of the weights; auto: as stored.")
+]
+Seed = Annotated[int | None, Option(help="Makes the draws of a temperature repeatable.", show_default=False)]
+MaxNewTokens = Annotated[
+    int | None, Option(min=1, help="Longest answer, in tokens [default: the model's own].", show_default=False)
+]
+Temperature = Annotated[float, Option(min=0.0, help="0 always takes the likeliest word; higher is more varied.")]
+Subtitles = Annotated[str, Option(help="auto: a file beside the video or a track inside it; off; or a file.")]
+Encoding = Annotated[
+    str | None, Option(help="Character encoding of the subtitle file [default: detected].", show_default=False)
+]
+Frames = Annotated[int | None, Option(min=1, help="Frames to look at [default: the model's own].", show_default=False)]
+Json = Annotated[bool, Option("--json", help="One JSON object on stdout, nothing else there.")]

@@ -1,0 +1,54 @@
+"""The verb that trains."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from minigpt4_video.cli.output import say
+from minigpt4_video.errors import RecipeError
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        Argument(metavar="RECIPE", help="A .toml file, or the name of one that --list shows.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, Option(metavar="FOLDER", help="Where it goes [default: the recipe's].", show_default=False)
+    ] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    set_: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; may be repeated.")
+    ] = None,
+    list_: Annotated[bool, Option("--list", help="Show the recipes that come with the package.")] = False,
+) -> None:
+    """Train one stage from a recipe.
+
+    \b
+    minigpt4-video train --list
+    minigpt4-video train tiny/stage3 --output runs/stage3 --set training.max_steps=20
+    """
+    if list_:
+        for name in shipped_recipes():
+            say(name)
+        return
+    if recipe is None:
+        raise RecipeError("no recipe was named; give a .toml file, or one of those that `train --list` shows")
+    overrides = dict(_override(text) for text in set_ or [])
+    from minigpt4_video.training.train import train as run
+
+    run(recipe, output, resume, overrides)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes inside the package, such as "tiny/stage3"."""
+    folder = Path(__file__).parents[1] / "recipes"
+    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.toml"))
+
+
+def _override(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f'--set {text} is not KEY=VALUE; write for example "--set training.max_steps=20"')
+    return key.strip(), value.strip()

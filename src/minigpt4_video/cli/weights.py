@@ -1,0 +1,86 @@
+"""The verbs about models themselves: models, convert."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Option
+
+from minigpt4_video.cli import options
+from minigpt4_video.cli.output import note, quiet, say, say_json
+
+GIB = 2**30
+
+
+def models(json: options.Json = False) -> None:
+    """List the known models and what each needs.
+
+    \b
+    minigpt4-video models
+    """
+    quiet()
+    from minigpt4_video.errors import ModelError
+    from minigpt4_video.model.presets import PRESETS
+
+    rows = []
+    for preset in PRESETS.values():
+        try:
+            memory = round(preset.memory() / GIB, 2)
+        except ModelError:
+            memory = None  # an embedded model that this installation lacks
+        rows.append(
+            {
+                "name": preset.name,
+                "description": preset.description,
+                "ready": not preset.parts and memory is not None,
+                "needs": list(preset.parts),
+                "memory_gib": memory,
+                "licence": preset.licence,
+            }
+        )
+    if json:
+        say_json({"models": rows})
+        return
+    for row in rows:
+        say(f"{row['name']}: {row['description']}")
+        if row["memory_gib"] is None:
+            say("    missing from this installation")
+            continue
+        state = "ready" if row["ready"] else f"convert it from {', '.join(row['needs'])}"
+        say(f"    {state}")
+        say(f"    {row['memory_gib']:.2f} GiB for weights and a full context in 16 bit; {row['licence']}")
+
+
+def convert(
+    official_checkpoint: Annotated[
+        Path, Option(metavar="FILE.pth", help="What the original saved.", show_default=False)
+    ],
+    language_model: Annotated[
+        Path, Option(metavar="FOLDER", help="The base model it was trained on, as downloaded.", show_default=False)
+    ],
+    vision: Annotated[Path, Option(metavar="FILE.pth", help="eva_vit_g.pth.", show_default=False)],
+    output: Annotated[Path, Option(metavar="FOLDER", help="New folder for the model.", show_default=False)],
+    dtype: Annotated[Literal["float32", "float16", "bfloat16"], Option(help="Number format to store.")] = "float16",
+    adapter: Annotated[
+        Literal["merge", "keep"], Option(help="Put the LoRA matrices into the weights, or keep them apart.")
+    ] = "merge",
+    vision_heads: Annotated[
+        int | None,
+        Option(min=1, help="Attention heads of a tower that is not EVA-CLIP ViT-g.", show_default=False),
+    ] = None,
+) -> None:
+    """Turn a checkpoint of the original project into a model folder.
+
+    \b
+    minigpt4-video convert --official-checkpoint video_llama_checkpoint_last.pth \\
+        --language-model Llama-2-7b-chat-hf --vision eva_vit_g.pth --output llama2
+    minigpt4-video ask clip.mp4 "What happens?" --model llama2
+    """
+    quiet()
+    from minigpt4_video.model import conversion
+
+    report = conversion.convert(
+        official_checkpoint, language_model, vision, output, dtype=dtype, adapter=adapter, vision_heads=vision_heads
+    )
+    for line in report.lines():
+        say(line)
+    note(f"model folder: {output}")

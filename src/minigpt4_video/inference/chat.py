@@ -1,0 +1,288 @@
+"""Questions about a video: `VideoChat` holds a model, `Video` an opened video, whose frames are encoded once."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy, deepcopy
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from minigpt4_video.errors import PlanError, UserError
+from minigpt4_video.inference.answer import Answer, Timings
+from minigpt4_video.inference.footage import Footage, take_footage
+from minigpt4_video.inference.loading import find_device, find_model, load_model, load_processor
+from minigpt4_video.inference.words import Words
+from minigpt4_video.instructions import CAPTION_STYLE, Language, Style
+from minigpt4_video.messages import Message, answered, check_messages
+from minigpt4_video.planning import Plan
+
+FRAMES_AT_ONCE = 64
+"""How many frames the vision tower takes in one go: bounds its memory."""
+
+
+class Stream(Iterator[str]):
+    """The pieces of an answer; `.answer` is the whole of it, and waits for what has not been read yet."""
+
+    def __init__(self, words: Words, plan: Plan, frames_took: float) -> None:
+        self.plan = plan
+        self._words = words
+        self._frames_took = frames_took
+        self._begun = perf_counter()
+        self._said: list[str] = []
+        self._took = 0.0
+
+    def __next__(self) -> str:
+        try:
+            piece = next(self._words)
+        except StopIteration:
+            self._took = self._took or perf_counter() - self._begun
+            raise
+        self._said.append(piece)
+        return piece
+
+    @property
+    def answer(self) -> Answer:
+        for _ in self:
+            pass
+        timings = Timings(self._frames_took, self._words.first_word, self._frames_took + self._took)
+        return Answer("".join(self._said), self._words.confidence, self.plan, timings)
+
+    def close(self) -> None:
+        """Stop before the end; the model is free again when this returns."""
+        self._words.close()
+
+
+class VideoChat:
+    """A model that answers. Greedy unless a temperature is given; penalties are those stored with the weights."""
+
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
+        self.model = model
+        self.processor = processor
+        self.name = name
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path = "tiny", device: str | None = None, dtype: str | None = None
+    ) -> "VideoChat":
+        """`model` is "tiny" or a folder; `device` None is a GPU where there is one; `dtype` None is the stored one.
+
+        Raises ModelError for anything that cannot be loaded.
+        """
+        folder = find_model(model)
+        where = find_device(device)
+        return cls(load_model(folder, where, dtype), load_processor(folder), str(model))
+
+    def open(
+        self,
+        path: str | Path,
+        *,
+        subtitles: str | Path = "auto",
+        encoding: str | None = None,
+        frames: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> "Video":
+        """Decode a video, or a part of it in seconds, and put its subtitles beside its frames.
+
+        `subtitles` is "auto" (a file beside the video, or a track inside it), "off" or a file. Raises MediaError, and
+        PlanError when more `frames` are asked for than the context holds.
+        """
+        footage = take_footage(
+            path, self.processor, subtitles=subtitles, encoding=encoding, frames=frames, start=start, end=end
+        )
+        return Video(self, footage)
+
+    def answer(self, messages: Sequence[Message], **options: Any) -> Answer:
+        """The answer to any conversation; options are those of `Video.ask`."""
+        return self.stream(messages, **options).answer
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Stream:
+        """The answer to any conversation, piece by piece."""
+        check_messages(messages)
+        begun = perf_counter()
+        prepared = self.with_reserve(max_new_tokens).prepare(messages)
+        inputs: dict[str, Any] = {}
+        if prepared.frames:
+            inputs["image_features"] = self.encode(prepared.frames)
+        plan = prepared.plans[0] if prepared.plans else self._plan_without_video(prepared.text)
+        return self.speak(
+            prepared.text, plan, inputs, perf_counter() - begun, max_new_tokens, temperature=temperature, seed=seed
+        )
+
+    def with_reserve(self, max_new_tokens: int | None) -> Any:
+        """The processor, planning for an answer of that length. Raises UserError where it is not positive."""
+        if max_new_tokens is None:
+            return self.processor
+        if max_new_tokens < 1:
+            raise UserError(f"an answer of {max_new_tokens} tokens was asked for; ask for at least 1")
+        processor = copy(self.processor)
+        processor.answer_reserve = max_new_tokens
+        return processor
+
+    @torch.inference_mode()
+    def encode(self, frames: Sequence[Any]) -> torch.Tensor:
+        """Frames to what the projection takes: (frames, tokens_per_frame, merge_size * vision)."""
+        parts = []
+        for first in range(0, len(frames), FRAMES_AT_ONCE):
+            pixels = self.processor.pixels(frames[first : first + FRAMES_AT_ONCE]).to(self.model.device)
+            parts.append(self.model.model.get_merged_features(pixels))
+        return torch.cat(parts)
+
+    def speak(
+        self,
+        text: str,
+        plan: Plan,
+        inputs: Mapping[str, Any],
+        frames_took: float,
+        max_new_tokens: int | None,
+        *,
+        temperature: float,
+        seed: int | None,
+    ) -> Stream:
+        """Start generating after the literal prompt `text`, whose frames are in `inputs`."""
+        if temperature < 0:
+            raise UserError(
+                f"the temperature is {temperature}; it cannot be below 0 (0 means always the likeliest word)"
+            )
+        settings = deepcopy(self.model.generation_config)
+        settings.max_length = None
+        settings.max_new_tokens = max_new_tokens or self.processor.answer_reserve
+        settings.do_sample = temperature > 0
+        if temperature > 0:
+            settings.temperature = temperature
+        else:
+            settings.temperature = settings.top_p = settings.top_k = None
+        ids = torch.tensor([self.processor.encode(text)], device=self.model.device)
+        prompt = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **inputs}
+        return Stream(Words(self.model, self.processor.tokenizer, prompt, settings, seed), plan, frames_took)
+
+    def _plan_without_video(self, text: str) -> Plan:
+        """Pictures and words alone: nothing is chosen, it only has to fit. Raises PlanError where it does not."""
+        processor = self.processor
+        tokens, pictures = len(processor.encode(text)), text.count("<ImageHere>")
+        reserve, window = processor.answer_reserve, processor.window
+        if tokens + reserve > window:
+            raise PlanError(
+                f"the conversation has {tokens} tokens, which with {reserve} for the answer exceed {window}"
+            )
+        seen = pictures * processor.tokens_per_frame
+        return Plan(
+            frames=pictures,
+            frame_tokens=seen,
+            tag_tokens=0,
+            subtitle_tokens=0,
+            question_tokens=tokens - seen,
+            answer_reserve=reserve,
+            window=window,
+            total=tokens + reserve,
+            kept_subtitles=("",) * pictures,
+            kept_frames=tuple(range(pictures)),
+            left_out=(),
+        )
+
+
+class Video:
+    """An opened video. Its frames are encoded with the first question and kept for those after it."""
+
+    def __init__(self, chat: VideoChat, footage: Footage) -> None:
+        self.model = chat
+        self.footage = footage
+
+    def ask(
+        self,
+        text: str,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Answer:
+        """One answer. `temperature` 0 always takes the likeliest word; above it `seed` makes the draw repeatable."""
+        return self.stream(text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed).answer
+
+    def ask_many(self, texts: Sequence[str], **options: Any) -> list[Answer]:
+        """An answer to each question, none of which knows of the others."""
+        return [self.ask(text, **options) for text in texts]
+
+    def caption(self, style: Style = "brief", language: Language = "en", **options: Any) -> Answer:
+        """What the video shows, in a style and a language."""
+        return self.ask(caption_request(style, language), **options)
+
+    def stream(self, text: str, **options: Any) -> Stream:
+        """The pieces of an answer as the model finds them; options as for `ask`."""
+        return self.continue_(self.footage.conversation(text), **options)
+
+    def plan(self, text: str | None = None, *, max_new_tokens: int | None = None) -> Plan:
+        """What the model would be shown with this question; None stands for a short one."""
+        return self.footage.plan(self.model.with_reserve(max_new_tokens), text)
+
+    def chat(self) -> "Conversation":
+        """A conversation in which each question knows of those before it."""
+        return Conversation(self)
+
+    def continue_(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Stream:
+        """The next turn of a conversation whose only video is this one."""
+        check_messages(messages)
+        prepared = self.footage.prepare(self.model.with_reserve(max_new_tokens), messages)
+        plan = prepared.plans[0]
+        begun = perf_counter()
+        features = self._features[list(plan.kept_frames)]
+        return self.model.speak(
+            prepared.text,
+            plan,
+            {"image_features": features},
+            perf_counter() - begun,
+            max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+        )
+
+    @cached_property
+    def _features(self) -> torch.Tensor:
+        return self.model.encode(list(self.footage.clip.frames))
+
+
+class Conversation:
+    """Questions and answers about one video, each in the light of those before."""
+
+    def __init__(self, video: Video) -> None:
+        self.video = video
+        self.messages: list[Message] = []
+
+    def stream(self, text: str, **options: Any) -> Iterator[str]:
+        """The pieces of the next answer; it joins the conversation once it has been read to its end."""
+        turn = {"role": "user", "content": [{"type": "text", "text": text}]}
+        messages = [*self.messages, turn] if self.messages else self.video.footage.conversation(text)
+        stream = self.video.continue_(messages, **options)
+        try:
+            yield from stream
+        finally:
+            stream.close()
+        if said := stream.answer.text:
+            self.messages = answered(messages, said)
+
+    def ask(self, text: str, **options: Any) -> str:
+        return "".join(self.stream(text, **options))
+
+
+def caption_request(style: Style, language: Language) -> str:
+    if language not in CAPTION_STYLE:
+        raise UserError(f'there is no caption language "{language}"; choose {", ".join(CAPTION_STYLE)}')
+    if style not in CAPTION_STYLE[language]:
+        raise UserError(f'there is no caption style "{style}"; choose {", ".join(CAPTION_STYLE[language])}')
+    return CAPTION_STYLE[language][style]

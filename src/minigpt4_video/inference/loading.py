@@ -1,0 +1,80 @@
+"""From a model's name to its weights and processor."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+import minigpt4_video.model  # noqa: F401  (registers the classes with transformers)
+from minigpt4_video.errors import ModelError
+from minigpt4_video.model.presets import PRESETS
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a model by its path or its name in the table of presets. Raises ModelError where that is no model."""
+    folder = Path(name)
+    if not folder.is_dir() and str(name) in PRESETS:
+        folder = PRESETS[str(name)].folder()
+    if not folder.exists():
+        raise ModelError(f'there is no model "{name}"; name a model folder, or one of {", ".join(PRESETS)}')
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelError(
+            f"{folder} is no model folder: it has no config.json; `minigpt4-video convert` makes such folders"
+        )
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8"))["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{config} cannot be read as the configuration of a model: {error}") from error
+    if kind != "minigpt4_video":
+        raise ModelError(
+            f"{folder} holds a {kind} model, not a minigpt4_video one; `minigpt4-video convert` makes those"
+        )
+    return folder
+
+
+def find_device(name: str | None) -> torch.device:
+    """None and "auto" mean the first GPU where there is one. Raises ModelError for a device that is not there."""
+    if name in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ModelError(f'device "{name}" cannot be used here ({reason}); try "cpu"') from error
+    return device
+
+
+def load_processor(folder: Path) -> Any:
+    """The processor of a model folder, without its weights."""
+    try:
+        return AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder} has no usable processor: {_line(error)}") from error
+
+
+def load_model(folder: Path, device: torch.device, dtype: str | None) -> Any:
+    """The model in evaluation mode; `dtype` None and "auto" mean the one it was saved in.
+
+    Raises ModelError where weights are missing: transformers would put random ones in their place.
+    """
+    if dtype not in (None, "auto", *DTYPES):
+        raise ModelError(f'there is no dtype "{dtype}"; choose auto, {", ".join(DTYPES)}')
+    wanted = "auto" if dtype in (None, "auto") else DTYPES[dtype]
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype=wanted, output_loading_info=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the weights in {folder} cannot be loaded: {_line(error)}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{folder} lacks {len(missing)} weights, such as {missing[0]}; it is incomplete")
+    return model.to(device).eval()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

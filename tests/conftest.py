@@ -1,0 +1,157 @@
+"""Small real things that many tests share: a video file made on the spot, and a whole model with random weights."""
+
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+SUBTITLES = """1
+00:00:00,000 --> 00:00:00,900
+hello from the start
+
+2
+00:00:01,000 --> 00:00:01,800
+we are nearly done
+"""
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with recorded reference data and a corpus of media, which the repository does not hold."""
+    folder = Path(os.environ.get("MINIGPT4_VIDEO_SHARED", Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no reference data in {folder}; set MINIGPT4_VIDEO_SHARED to the folder that holds them")
+    return folder
+
+
+def write_video(path: Path, seconds: float = 2.0, rate: int = 8, size: tuple[int, int] = (64, 48)) -> Path:
+    """An H.264 file whose brightness rises from black to white; `size` is (width, height)."""
+    width, height = size
+    count = round(seconds * rate)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.time_base = Fraction(1, rate)
+        for index in range(count):
+            grey = np.full((height, width, 3), round(255 * index / max(1, count - 1)), np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_sound(path: Path, seconds: float = 0.5) -> Path:
+    """A file with an audio track and nothing to see."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        for index in range(round(seconds * 16000 / 1024)):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.sample_rate, silence.pts = 16000, index * 1024
+            container.mux(stream.encode(silence))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Two seconds of video without subtitles."""
+    return write_video(tmp_path / "clip.mp4")
+
+
+@pytest.fixture
+def subtitled(video: Path) -> Path:
+    """The same with a subtitle file beside it."""
+    video.with_suffix(".srt").write_text(SUBTITLES, encoding="utf-8")
+    return video
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder as users have it, with random weights: 4 tokens a frame, a window of 256 tokens, 4 frames."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from minigpt4_video.model import (
+        MiniGPT4VideoConfig,
+        MiniGPT4VideoForConditionalGeneration,
+        MiniGPT4VideoProcessor,
+    )
+
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    words.train_from_iterator(
+        ["[INST] <Img><Cap> what happens in the video [/INST]", SUBTITLES] * 4,
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=["<unk>", "<s>", "</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+    )
+    config = MiniGPT4VideoConfig(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 14,
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+    )
+    folder = tmp_path_factory.mktemp("random-model")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MiniGPT4VideoForConditionalGeneration(config).eval()
+        # Larger weights make the answers depend on what is seen, which small ones drown.
+        for parameter in model.parameters():
+            parameter.data = torch.randn_like(parameter) * 0.3
+    model.save_pretrained(folder)
+    processor = MiniGPT4VideoProcessor(
+        tokenizer,
+        image_token_id=config.image_token_id,
+        tokens_per_frame=config.tokens_per_frame,
+        image_size=56,
+        frames=4,
+        window=256,
+        answer_reserve=16,
+    )
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command line in this process: `command("ask", ...)` gives the exit status, stdout and stderr."""
+    from minigpt4_video.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = main([str(argument) for argument in arguments])
+        said = capfd.readouterr()
+        return status, said.out, said.err
+
+    return run
