@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -245,6 +245,29 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
         """(frames, 3, H, W) to (frames, tokens_per_frame, hidden)."""
         return self.model.get_video_features(pixel_values)
 
+    def prompt_embeddings(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        *,
+        truncation: Literal["original-left"] | None = None,
+        window: int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """A prompt as `inputs_embeds` (batch, sequence, hidden) and its `attention_mask`, for `generate(**...)`.
+
+        `truncation="original-left"` does what the original did to a prompt longer than its window (3700 tokens for Llama-2,
+        7500 for Mistral): the last `window` positions are kept, so that the begin token and the first frames are lost and
+        one frame may lose a part. Nothing here does it unasked; the planner fits a prompt instead.
+        """
+        embeds, _ = self.model.embed(input_ids, pixel_values, image_features)
+        if truncation == "original-left":
+            if window is None:
+                raise ModelError("truncation needs a window; give the number of tokens to keep")
+            embeds, attention_mask = embeds[:, -window:], attention_mask[:, -window:]
+        return {"inputs_embeds": embeds, "attention_mask": attention_mask}
+
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -296,6 +319,7 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
     def prepare_inputs_for_generation(
         self,
         input_ids: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,  # named, because generate() reads this signature too
         pixel_values: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
         is_first_iteration: bool | None = False,
@@ -303,7 +327,7 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
     ) -> dict[str, Any]:
         """Frames go in with the prompt; later steps find them in the cache."""
         prepared: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, **kwargs
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         if is_first_iteration or not kwargs.get("use_cache", True):
             prepared["pixel_values"] = pixel_values

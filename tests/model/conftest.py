@@ -1,0 +1,162 @@
+"""Tiny real models and, where it is at hand, what the original project's own code computed."""
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from minigpt4_video.model import (
+    MiniGPT4VideoConfig,
+    MiniGPT4VideoForConditionalGeneration,
+    MiniGPT4VideoProcessor,
+)
+from minigpt4_video.model.conversion import convert
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get("MINIGPT4_VIDEO_SHARED", REPOSITORY.parent / "shared"))
+GOLDEN_SETS = sorted(path.parent for path in (SHARED / "golden").glob("*/MANIFEST.json"))
+
+
+class Golden:
+    """One recorded set: its files, and the same weights converted by this project."""
+
+    def __init__(self, path: Path, converted: Path) -> None:
+        self.path = path
+        self.cases: dict[str, Any] = json.loads((path / "cases.json").read_text(encoding="utf-8"))
+        self.config: dict[str, Any] = json.loads((path / "MANIFEST.json").read_text(encoding="utf-8"))["config"]
+        self.merged, self.kept = converted / "merged", converted / "kept"
+        for folder, adapter in ((self.merged, "merge"), (self.kept, "keep")):
+            convert(
+                path / "official.pth",
+                path / "base_llm",
+                path / "eva_vit_g.pth",
+                folder,
+                dtype="float32",
+                adapter=adapter,
+                vision_heads=self.config["vit"]["heads"],
+            )
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        with np.load(self.path / f"{name}.npz") as file:
+            return dict(file)
+
+    @cached_property
+    def frames(self) -> list[np.ndarray]:
+        return list(self.arrays("inputs")["frames"])
+
+    @cached_property
+    def model(self) -> MiniGPT4VideoForConditionalGeneration:
+        return MiniGPT4VideoForConditionalGeneration.from_pretrained(self.merged).eval()
+
+    @cached_property
+    def processor(self) -> MiniGPT4VideoProcessor:
+        return MiniGPT4VideoProcessor.from_pretrained(self.merged)
+
+    def rows(self, case: dict[str, Any]) -> list[list[np.ndarray]]:
+        """The frames of each row of a recorded case."""
+        texts = case.get("prompts") or case["instruction_input"]
+        index = case.get("image_index") or (self.cases["train"]["image_index"] if case.get("length") else None)
+        if index is None and len(texts) > 1:  # one picture a row, in order
+            return [[frame] for frame in self.frames[: len(texts)]]
+        if index is None:
+            return [self.frames[: texts[0].count("<ImageHere>")]]
+        index = index if isinstance(index, list) else [index]
+        rows = [[row] if isinstance(row, int) else row for row in index]
+        return [
+            [self.frames[number] for number in row][: text.count("<ImageHere>")]
+            for row, text in zip(rows, texts, strict=True)
+        ]
+
+    def inputs(self, name: str) -> Any:
+        case = self.cases[name]
+        return self.processor(text=case["prompts"], images=self.rows(case), return_tensors="pt")
+
+
+@pytest.fixture(scope="session", params=GOLDEN_SETS or [None], ids=lambda path: path.name if path else "absent")
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Golden:
+    if request.param is None:
+        pytest.skip(f"no recorded reference data under {SHARED / 'golden'}")
+    return Golden(request.param, tmp_path_factory.mktemp(request.param.name))
+
+
+TEXT_CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama", "num_key_value_heads": 4},
+    "mistral": {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": 12},
+    "qwen2": {"model_type": "qwen2", "num_key_value_heads": 2, "tie_word_embeddings": True},
+}
+
+
+def tiny_config(kind: str = "llama") -> MiniGPT4VideoConfig:
+    """28 px frames in 4 tokens, two layers everywhere, a vocabulary of printable characters."""
+    return MiniGPT4VideoConfig(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 7,
+        },
+        text_config={
+            "vocab_size": 112,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 2048,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+            **TEXT_CONFIGS[kind],
+        },
+    )
+
+
+def tiny_model(kind: str = "llama", seed: int = 0) -> MiniGPT4VideoForConditionalGeneration:
+    torch.manual_seed(seed)
+    model = MiniGPT4VideoForConditionalGeneration(tiny_config(kind))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)  # far enough from uniform that greedy answers differ
+    return model.eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a printable ASCII character."""
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "\n": 3}
+    for code in range(32, 127):
+        vocabulary[chr(code)] = len(vocabulary)
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", behavior="isolated")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    from tokenizers.processors import TemplateProcessing
+
+    fast.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return fast
+
+
+@pytest.fixture(scope="module", params=sorted(TEXT_CONFIGS))
+def model(request: pytest.FixtureRequest) -> MiniGPT4VideoForConditionalGeneration:
+    return tiny_model(request.param)
+
+
+@pytest.fixture(scope="module")
+def processor() -> MiniGPT4VideoProcessor:
+    return MiniGPT4VideoProcessor(
+        tiny_tokenizer(), image_token_id=112, tokens_per_frame=4, image_size=28, frames=4, window=400, answer_reserve=16
+    )
+
+
+@pytest.fixture(scope="session")
+def frames() -> list[np.ndarray]:
+    """Six unlike pictures, uint8 (height, width, 3)."""
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (36, 48, 3), dtype=np.uint8) for _ in range(6)]
