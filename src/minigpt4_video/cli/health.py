@@ -47,11 +47,11 @@ def doctor(model: options.Model = "tiny", device: options.Device = "auto", json:
     # A broken torchvision breaks the imports below; its line above all else is what helps.
     if not faults:
         quiet()
-        for name, check in (("device", lambda: _device(device)), ("self-test", lambda: _self_test(model, device))):
-            try:
-                facts[name] = check()
-            except UserError as error:
-                faults.append(f"{name}: {error}")
+        try:
+            facts["device"] = _device(device)
+            facts["self-test"] = _self_test(model, device)
+        except UserError as error:
+            faults.append(str(error))
     if json:
         say_json({**facts, "faults": faults})
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from minigpt4_video.cli import options
-from minigpt4_video.cli.output import note, quiet, say_json
+from minigpt4_video.cli.output import note, quiet, say_json, visible
 
 if TYPE_CHECKING:
     from minigpt4_video.inference.footage import Footage
@@ -83,12 +83,12 @@ def _print(footage: "Footage", plan: "Plan", model: str) -> None:
     from minigpt4_video.inference.contact_sheet import clock
 
     console = Console(soft_wrap=False, highlight=False)
-    console.print(Text(footage.path.name, style="bold"))
+    console.print(Text(visible(footage.path.name), style="bold"))
     console.print(Text(footage.facts()))
     rows = Table("frame", "time", "subtitle", box=None, pad_edge=False, header_style="dim")
     kept = dict(zip(plan.kept_frames, plan.kept_subtitles, strict=True))
     for index, (time, text) in enumerate(zip(footage.clip.times, footage.texts, strict=True)):
-        said = Text(printable(kept.get(index, text)), style="" if index in kept else "dim")
+        said = Text(visible(kept.get(index, text)), style="" if index in kept else "dim")
         rows.add_row(
             str(index + 1), clock(float(time)), said if index in kept else Text("(left out) ").append_text(said)
         )
@@ -107,8 +107,3 @@ def _print(footage: "Footage", plan: "Plan", model: str) -> None:
     console.print(tokens)
     for sentence in plan.left_out:
         console.print(Text(sentence))
-
-
-def printable(text: str) -> str:
-    """Without what a terminal would obey: a subtitle file may hold control characters."""
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import unicodedata
 import warnings
 from typing import Any
 
@@ -12,15 +13,27 @@ DEBUG = "MINIGPT4_VIDEO_DEBUG"
 
 def note(text: str) -> None:
     """One line for the person who watches."""
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
+    print(visible(" ".join(text.split())), file=sys.stderr, flush=True)
 
 
 def say(text: str, end: str = "\n") -> None:
-    print(text, end=end, flush=True)
+    print(visible(text), end=end, flush=True)
+
+
+def visible(text: str) -> str:
+    """Without the characters a terminal obeys: subtitles can bring them in, and a model can be led to repeat them."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
 
 
 def say_json(value: Any) -> None:
     say(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+class _Notes(logging.Handler):
+    """Warnings of this package as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"note: {record.getMessage()}")
 
 
 def quiet() -> None:
@@ -30,9 +43,7 @@ def quiet() -> None:
     """
     ours = logging.getLogger("minigpt4_video")
     if not ours.handlers:
-        lines = logging.StreamHandler()
-        lines.setFormatter(logging.Formatter("%(message)s"))
-        ours.addHandler(lines)
+        ours.addHandler(_Notes())
         ours.propagate = False
     if os.environ.get(DEBUG):
         return

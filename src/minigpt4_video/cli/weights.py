@@ -21,33 +21,32 @@ def models(json: options.Json = False) -> None:
     from minigpt4_video.errors import ModelError
     from minigpt4_video.model.presets import PRESETS
 
-    rows = []
+    described = []
     for preset in PRESETS.values():
         try:
             memory = round(preset.memory() / GIB, 2)
         except ModelError:
             memory = None  # an embedded model that this installation lacks
-        rows.append(
+        described.append(
             {
                 "name": preset.name,
                 "description": preset.description,
                 "ready": not preset.parts and memory is not None,
-                "needs": list(preset.parts),
+                "needs": preset.parts,
                 "memory_gib": memory,
                 "licence": preset.licence,
             }
         )
-    if json:
-        say_json({"models": rows})
-        return
-    for row in rows:
-        say(f"{row['name']}: {row['description']}")
-        if row["memory_gib"] is None:
-            say("    missing from this installation")
+        if json:
             continue
-        state = "ready" if row["ready"] else f"convert it from {', '.join(row['needs'])}"
-        say(f"    {state}")
-        say(f"    {row['memory_gib']:.2f} GiB for weights and a full context in 16 bit; {row['licence']}")
+        say(f"{preset.name}: {preset.description}")
+        if memory is None:
+            say("    missing from this installation")
+        else:
+            say(f"    {'convert it from ' + ', '.join(preset.parts) if preset.parts else 'ready'}")
+            say(f"    {memory:.2f} GiB for weights and a full context in 16 bit; {preset.licence}")
+    if json:
+        say_json({"models": described})
 
 
 def convert(

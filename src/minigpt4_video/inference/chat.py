@@ -128,14 +128,14 @@ class VideoChat:
         processor.answer_reserve = max_new_tokens
         return processor
 
-    @torch.inference_mode()
     def encode(self, frames: Sequence[Any]) -> torch.Tensor:
         """Frames to what the projection takes: (frames, tokens_per_frame, merge_size * vision)."""
         parts = []
-        for first in range(0, len(frames), FRAMES_AT_ONCE):
-            pixels = self.processor.pixels(frames[first : first + FRAMES_AT_ONCE]).to(self.model.device)
-            parts.append(self.model.model.get_merged_features(pixels))
-        return torch.cat(parts)
+        with torch.inference_mode():
+            for first in range(0, len(frames), FRAMES_AT_ONCE):
+                pixels = self.processor.pixels(frames[first : first + FRAMES_AT_ONCE]).to(self.model.device)
+                parts.append(self.model.model.get_merged_features(pixels))
+            return torch.cat(parts)
 
     def speak(
         self,

@@ -16,7 +16,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder of a model by its path or its name in the table of presets. Raises ModelError where that is no model."""
+    """The folder of a model by its path or its name in the presets. Raises ModelError where that is no model."""
     folder = Path(name)
     if not folder.is_dir() and str(name) in PRESETS:
         folder = PRESETS[str(name)].folder()

@@ -31,7 +31,8 @@ h2 { font-size: .8rem; letter-spacing: .06em; text-transform: uppercase; color: 
   margin-top: 1.25rem; overflow-wrap: anywhere; }
 .question { color: var(--soft); margin: 0; }
 .answer { font-size: 1.35rem; margin: .25rem 0 .75rem; white-space: pre-wrap; }
-.confidence { display: flex; flex-wrap: wrap; gap: .75rem; align-items: center; color: var(--soft); font-size: .875rem; }
+.confidence { display: flex; flex-wrap: wrap; gap: .75rem; align-items: center; font-size: .875rem; }
+.confidence span { color: var(--soft); }
 .meter { width: 8rem; height: .5rem; border-radius: .25rem; background: var(--free); overflow: hidden; }
 .meter i { display: block; height: 100%; background: var(--subtitles); }
 .bar { display: flex; height: 1.5rem; border-radius: .4rem; overflow: hidden; background: var(--free); }
