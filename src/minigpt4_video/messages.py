@@ -12,7 +12,7 @@ A content is a text, or a list of parts:
 
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, TypeGuard
 
 from minigpt4_video.errors import UserError
 
@@ -31,7 +31,7 @@ def question(video: object, text: str, **video_options: object) -> list[Message]
     """
     if isinstance(video, (str, PathLike)):
         address = str(video)
-        source = {"url" if address.startswith(("http://", "https://")) else "path": address}
+        source: Part = {"url" if address.startswith(("http://", "https://")) else "path": address}
     else:
         source = {"frames": video}
     part: Part = {"type": "video", **source, **video_options}
@@ -182,7 +182,7 @@ def _check_keys(value: Mapping[str, Any], needed: tuple[str, ...], allowed: tupl
         raise UserError(f"{where} has the unknown key {unknown[0]!r}; it takes {', '.join((*needed, *allowed))}.")
 
 
-def _is_list(value: object) -> bool:
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 

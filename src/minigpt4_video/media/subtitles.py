@@ -32,11 +32,14 @@ BYTE_ORDER_MARKS = {
 }
 LARGEST_FILE = 64 * 2**20
 
-TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,3}))?"
+TIME = r"(-?)(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,3}))?"
 TIMING = re.compile(rf"^[ \t]*{TIME}[ \t]*-{{1,2}}>[ \t]*{TIME}(?:[ \t].*)?$", re.MULTILINE)
 VOICE = re.compile(r"<v(?:\.[^\s>]*)?[ \t]+([^>]*)>")
 TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<(?:\d+:)?\d+:\d+\.\d+>|</>")
 OVERRIDE = re.compile(r"\{\\[^}]*\}|\{[yYfFsScCpPoO]:[^}]*\}")
+DRAWING = re.compile(r"\{[^}]*\\p[1-9][^}]*\}.*?(?:\{[^}]*\\p0[^}]*\}|$)")
+EVENT_TIME = re.compile(r"(-?)(\d+):(\d{1,2}):(\d{1,2})[.:](\d{1,3})")
+EVENT_FIELDS = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
 
 
 class SubtitleSource(NamedTuple):
@@ -72,7 +75,7 @@ def find_subtitles(video: str | PathLike[str]) -> SubtitleSource | None:
         return min(beside)[1]
     with open_media(file) as container:
         track = next((track for track in subtitle_tracks(container) if track.is_text), None)
-    return None if track is None else SubtitleSource(file, track.index, track.language)
+    return None if track is None else SubtitleSource(file, track.number, track.language)
 
 
 def read_subtitles(path: str | PathLike[str], track: int | None = None, encoding: str | None = None) -> list[Cue]:
@@ -113,33 +116,53 @@ def _text(file: Path, encoding: str | None) -> str:
             raise MediaError(f"There is no encoding {encoding!r}; use a name such as utf-8, gbk or cp1252.") from error
         except ValueError as error:
             raise MediaError(f"{shown(file)} is not written in {encoding}; name another encoding or none.") from error
+    for mark, name in BYTE_ORDER_MARKS.items():
+        if data.startswith(mark):
+            return data.decode(name, errors="replace")
     try:
-        for mark, name in BYTE_ORDER_MARKS.items():
-            if data.startswith(mark):
-                return data.decode(name, errors="replace")
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        guess = from_bytes(data, cp_isolation=ENCODINGS).best()
-    if guess is None:
+        guess = from_bytes(data, cp_isolation=ENCODINGS).best() or from_bytes(data).best()
+    if guess is not None:
+        return str(guess)
+    text = data.decode("utf-8", errors="replace")
+    if not TIMING.search(text):
         raise MediaError(f"{shown(file)} is not a text file, or in an unknown encoding; name it with --encoding.")
-    return str(guess)
+    logger.warning("%s has damaged characters; name its encoding if words are missing.", shown(file))
+    return text
 
 
 def _cues_of_text(file: Path, text: str) -> list[Cue]:
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
-    if TIMING.search(text) and not re.search(r"^\[Script Info\]|^Dialogue:", text, re.MULTILINE):
+    if re.search(r"^Dialogue:", text, re.MULTILINE):
+        return _sorted(_dialogues(text))
+    if TIMING.search(text):
         return _sorted(_timed_blocks(text))
     try:
         subtitles = pysubs2.SSAFile.from_string(text, fps=None)
+    except pysubs2.exceptions.UnknownFPSError:
+        logger.warning("%s counts frames and does not tell their rate; 25 a second are assumed.", shown(file))
+        subtitles = pysubs2.SSAFile.from_string(text, fps=25)
     except (pysubs2.exceptions.Pysubs2Error, ValueError, LookupError, ArithmeticError) as error:
         raise MediaError(
             f"{shown(file)} is not a subtitle file that can be read; use an .srt, .vtt, .ass or .sub file."
         ) from error
-    return _sorted(
-        Cue(event.start / 1000, event.end / 1000, _dialogue(event.name, event.text))
-        for event in subtitles.events
-        if event.is_text
-    )
+    return _sorted(Cue(event.start / 1000, event.end / 1000, _plain(event.text)) for event in subtitles.events)
+
+
+def _dialogues(text: str) -> Iterable[Cue]:
+    """SubStation Alpha's events. Its readers, pysubs2's too, give up on a file with one damaged time; this does not."""
+    fields = EVENT_FIELDS
+    for line in text.split("\n"):
+        kind, _, rest = line.partition(":")
+        if kind == "Format" and "text" in rest.lower():
+            fields = [field.strip().lower() for field in rest.split(",")]
+        elif kind == "Dialogue":
+            values = dict(zip(fields, rest.split(",", len(fields) - 1), strict=False))
+            start, end = (EVENT_TIME.fullmatch(values.get(key, "").strip()) for key in ("start", "end"))
+            if start and end and "text" in values:
+                name = values.get("name", values.get("actor", ""))
+                yield Cue(_seconds(start.groups()), _seconds(end.groups()), _dialogue(name, values["text"]))
 
 
 def _timed_blocks(text: str) -> Iterable[Cue]:
@@ -150,13 +173,13 @@ def _timed_blocks(text: str) -> Iterable[Cue]:
         if timing.end() < len(text) and text[timing.end() :].startswith("\n\n"):
             body = ""
         lines = body.split("\n\n")[0].split("\n")
-        yield Cue(_seconds(timing.groups()[:4]), _seconds(timing.groups()[4:]), _plain("\n".join(lines)))
+        yield Cue(_seconds(timing.groups()[:5]), _seconds(timing.groups()[5:]), _plain("\n".join(lines)))
 
 
 def _seconds(groups: tuple[str | None, ...]) -> float:
-    hours, minutes, seconds, fraction = groups
+    sign, hours, minutes, seconds, fraction = groups
     whole = int(hours or 0) * 3600 + int(minutes or 0) * 60 + int(seconds or 0)
-    return whole + int((fraction or "0").ljust(3, "0")) / 1000
+    return 0.0 if sign else (whole * 1000 + int((fraction or "0").ljust(3, "0"))) / 1000
 
 
 def _plain(text: str) -> str:
@@ -166,7 +189,8 @@ def _plain(text: str) -> str:
 
 
 def _dialogue(name: str, text: str) -> str:
-    words = _plain(text)
+    """The words of a SubStation Alpha event: no drawings, and no braces, which are markup or comments there."""
+    words = _plain(re.sub(r"\{[^}]*\}", "", DRAWING.sub("", text)))
     return f"{name.strip()}: {words}" if name.strip() and words else words
 
 
@@ -174,7 +198,7 @@ def _cues_of_track(file: Path, track: int | None) -> list[Cue]:
     with open_media(file, "a video or subtitle") as container:
         tracks = subtitle_tracks(container)
         if track is None:
-            track = next((candidate.index for candidate in tracks if candidate.is_text), None)
+            track = next((candidate.number for candidate in tracks if candidate.is_text), None)
             if track is None:
                 raise MediaError(f"{shown(file)} holds no subtitle track with text; name a subtitle file.")
         elif not 0 <= track < len(tracks):
@@ -218,4 +242,5 @@ def _beginning(container: av.container.InputContainer) -> float:
 
 
 def _sorted(cues: Iterable[Cue]) -> list[Cue]:
-    return sorted((cue for cue in cues if cue.text), key=lambda cue: (cue.start, cue.end))
+    kept = [Cue(start, max(start, end), text) for start, end, text in cues if text]
+    return sorted(kept, key=lambda cue: (cue.start, cue.end))

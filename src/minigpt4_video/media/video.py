@@ -11,16 +11,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import av
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from minigpt4_video.errors import MediaError
-from minigpt4_video.media.sources import DECODER_ERRORS, not_media, open_media, shown
+from minigpt4_video.media.sources import DECODER_ERRORS, check_file, not_media, open_media, shown
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ SEEK_ATTEMPTS = 3
 class SubtitleTrack(NamedTuple):
     """A subtitle track inside a video file."""
 
-    index: int
-    """Its number among the subtitle tracks, from 0."""
+    number: int
+    """Its place among the subtitle tracks, from 0."""
     codec: str
     language: str | None
     is_text: bool
@@ -110,7 +111,9 @@ class _Orientation(NamedTuple):
 
 def probe(path: str | PathLike[str]) -> VideoInfo:
     """What is in a video or picture file. Raises `MediaError` where it holds no picture that can be decoded."""
-    file = Path(path)
+    file = check_file(path, "a video")
+    if _is_webp(file):
+        return _measured(file, _describe_webp(file))
     with open_media(file) as container:
         stream = _video_stream(container, file)
         first = next(_Decoder(container, stream).frames(), None)
@@ -174,6 +177,11 @@ def read_clip(
         )
         info = replace(info, duration=reading.end)
         reading = _read(file, _clip_times(file, info, frames, rule, start, end), size)
+    if reading.counted is not None and rule == "even":
+        last = info.duration if end is None else end
+        inside = [time for time in reading.counted if (start or 0.0) <= time < max(last, reading.counted[-1] + 1e-9)]
+        if inside and len(inside) > len(reading.times):
+            reading = _read(file, np.array(inside), size)
     return Clip(reading.frames, reading.times, info.duration)
 
 
@@ -182,6 +190,8 @@ class _Reading(NamedTuple):
     times: Times
     end: float | None
     """Seconds at which the last frame ends, where reading went that far."""
+    counted: list[float] | None
+    """The times of all frames, where the whole video has fewer than were asked for."""
 
 
 class _Unreliable(Exception):
@@ -217,19 +227,25 @@ class _Decoder:
 
 
 class _Clock:
-    """Frames' times in seconds; where the file gives none, one frame after the other at the average rate."""
+    """Frames' times in seconds; where the file gives none, one frame after the other."""
 
-    def __init__(self, stream: av.VideoStream) -> None:
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         rate = stream.average_rate or stream.guessed_rate
-        self.step = 1 / Fraction(rate) if rate else Fraction(1, 25)
-        self._last: Fraction | None = None
+        self._step = 1 / Fraction(rate) if rate else Fraction(1, 25)
+        self._uses_decoding_time = container.format.name == "avi"  # AVI has no other; FFmpeg invents the rest
+        self._next = Fraction(0)
 
     def time(self, frame: av.VideoFrame) -> Fraction:
-        if frame.pts is not None and frame.time_base:
-            self._last = frame.pts * Fraction(frame.time_base)
-        else:
-            self._last = Fraction(0) if self._last is None else self._last + self.step
-        return self._last
+        ticks = frame.pts if frame.dts is None or not self._uses_decoding_time else frame.dts
+        time = self._next if ticks is None or not frame.time_base else ticks * Fraction(frame.time_base)
+        self._next = time + self.lasts(frame)
+        return time
+
+    def lasts(self, frame: av.VideoFrame) -> Fraction:
+        """Seconds for which a frame is shown."""
+        if frame.duration and frame.time_base:
+            return int(frame.duration) * Fraction(frame.time_base)
+        return self._step
 
 
 def _read(file: Path, times: Times, size: tuple[int, int] | None) -> _Reading:
@@ -237,60 +253,121 @@ def _read(file: Path, times: Times, size: tuple[int, int] | None) -> _Reading:
         raise ValueError("times must be a list of at least one finite number of seconds")
     order = np.argsort(times, kind="stable")
     targets = [float(time) for time in times[order]]
+    counted = None
     try:
         found, end = _read_selected(file, targets, size)
         if len({time for time, _ in found}) < len(found):
             raise _Unreliable("whether the video has as many frames as times is known once all are counted")
-        has_fewer = False
     except _Unreliable:
-        found, end, has_fewer = _read_all(file, targets, size)
-    chosen: list[tuple[float, Frames]] = [found[place] for place in np.argsort(order)]
-    if has_fewer:
+        found, end, counted = _read_all(file, targets, size)
+    chosen = [found[place] for place in np.argsort(order)]
+    if counted is not None:
         chosen = list({time: (time, frame) for time, frame in chosen}.values())
-    shape = chosen[0][1].shape
-    pictures = [frame if frame.shape == shape else _resized(frame, (shape[0], shape[1])) for _, frame in chosen]
-    return _Reading(np.stack(pictures), np.array([time for time, _ in chosen], dtype=np.float64), end)
+    del found
+    moments = np.array([time for time, _ in chosen], dtype=np.float64)
+    height, width, _ = chosen[0][1].shape
+    frames = np.empty((len(chosen), height, width, 3), dtype=np.uint8)
+    for index in reversed(range(len(chosen))):
+        _, picture = chosen.pop()  # so that large frames are not all held twice
+        frames[index] = picture if picture.shape[:2] == (height, width) else _resized(picture, (height, width))
+    return _Reading(frames, moments, end, counted)
+
+
+class _Shown(NamedTuple):
+    """One frame of a file read from its beginning."""
+
+    time: float
+    """Seconds from the first frame."""
+    lasts: float
+    tolerance: float
+    """Seconds by which a time that means this frame may lie before it."""
+    picture: Callable[[], Frames]
 
 
 def _read_all(
     file: Path, targets: list[float], size: tuple[int, int] | None
-) -> tuple[list[tuple[float, Frames]], float | None, bool]:
+) -> tuple[list[tuple[float, Frames]], float | None, list[float] | None]:
     """Decode every frame from the first on: slower than the selected ones, but right for every file.
 
-    Gives a time and a frame for each of the increasing `targets`, the video's end where it was reached, and whether
-    the whole video has fewer frames than there are targets.
+    Gives a time and a frame for each of the increasing `targets`, the video's end where it was reached, and the times
+    of all frames where the whole video has fewer of them than there are targets.
     """
     found: list[tuple[float, Frames]] = []
+    passed: list[float] = []
+    current: _Shown | None = None
+
+    def take(until: float) -> None:
+        if current is not None and len(found) < len(targets) and targets[len(found)] < until:
+            picture = current.picture() if size is None else _resized(current.picture(), size)
+            while len(found) < len(targets) and targets[len(found)] < until:
+                found.append((current.time, picture))
+
+    for shown_frame in _all_frames(file):
+        take(shown_frame.time - shown_frame.tolerance)
+        current = shown_frame
+        passed.append(current.time)
+        if len(found) == len(targets) <= len(passed):
+            return found, None, None
+    if current is None:
+        raise MediaError(f"{shown(file)} holds no frame that can be decoded; it is damaged: download it again.")
+    take(np.inf)
+    return found, current.time + current.lasts, passed if len(passed) < len(targets) else None
+
+
+def _all_frames(file: Path) -> Iterator[_Shown]:
+    """Every frame of a file, in order."""
+    if _is_webp(file):
+        yield from _webp_frames(file)
+        return
     with open_media(file) as container:
         stream = _video_stream(container, file)
         stream.thread_type = "AUTO"
         tolerance = _tolerance(stream)
-        decoder, clock = _Decoder(container, stream), _Clock(stream)
+        decoder, clock = _Decoder(container, stream), _Clock(container, stream)
         first: Fraction | None = None
-        current: tuple[float, av.VideoFrame] | None = None
-        count = 0
-        end: float | None = None
-        for frame in decoder.frames():
-            absolute = clock.time(frame)
-            first = absolute if first is None else first
-            time = float(absolute - first)
-            if current is not None and len(found) < len(targets) and targets[len(found)] + tolerance < time:
-                picture = _upright(current[1], size, file)
-                while len(found) < len(targets) and targets[len(found)] + tolerance < time:
-                    found.append((current[0], picture))
-            current = time, frame
-            count += 1
-            if len(found) == len(targets) <= count:
-                break
-        else:
-            if current is None:
-                raise MediaError(f"{shown(file)} holds no frame that can be decoded; it is damaged: download it again.")
-            end = current[0] + _shown_for(current[1], clock)
-            picture = _upright(current[1], size, file)
-            found += [(current[0], picture)] * (len(targets) - len(found))
-        if decoder.damaged:
-            logger.warning("%s is damaged; the frames that can be decoded are used.", shown(file))
-    return found, end, end is not None and count < len(targets)
+        try:
+            for frame in decoder.frames():
+                absolute = clock.time(frame)
+                first = absolute if first is None else first
+                lasts = float(clock.lasts(frame))
+                yield _Shown(float(absolute - first), lasts, tolerance, partial(_upright, frame, file))
+        finally:
+            if decoder.damaged:
+                logger.warning("%s is damaged; the frames that can be decoded are used.", shown(file))
+
+
+def _is_webp(file: Path) -> bool:
+    """FFmpeg decodes WebP pictures, but not WebP animations, which PIL does."""
+    try:
+        with file.open("rb") as opened:
+            beginning = opened.read(12)
+    except OSError as error:
+        raise MediaError(f"{shown(file)} cannot be read ({error.strerror}); check its permissions.") from error
+    return beginning.startswith(b"RIFF") and beginning.endswith(b"WEBP")
+
+
+def _webp_frames(file: Path) -> Iterator[_Shown]:
+    time = 0.0
+    try:
+        with Image.open(file, formats=["WEBP"]) as animation:
+            for picture in ImageSequence.Iterator(animation):
+                frame = np.asarray(picture.convert("RGB"))
+                lasts = picture.info.get("duration", 0) / 1000 or 0.1
+                yield _Shown(time, lasts, 0.0, frame.copy)
+                time += lasts
+    except (*DECODER_ERRORS, SyntaxError, Image.DecompressionBombError) as error:
+        if time == 0.0:
+            raise not_media(file, "a picture") from error
+        logger.warning("%s is damaged; the frames that can be decoded are used.", shown(file))
+
+
+def _describe_webp(file: Path) -> VideoInfo:
+    try:
+        with Image.open(file, formats=["WEBP"]) as picture:
+            width, height = picture.size
+    except (*DECODER_ERRORS, SyntaxError, Image.DecompressionBombError) as error:
+        raise not_media(file, "a picture") from error
+    return VideoInfo(0.0, width, height, 0.0, 1, 0, False, "webp", "webp", False, ())
 
 
 def _read_selected(
@@ -302,6 +379,8 @@ def _read_selected(
     Which packet is wanted is known from the packets' times before anything is decoded. Raises `_Unreliable` where the
     container or codec is none for which this is known to be exact, or where what comes out is not what was wanted.
     """
+    if _is_webp(file):
+        raise _Unreliable("webp")
     try:
         with open_media(file) as container:
             stream = _video_stream(container, file)
@@ -315,7 +394,12 @@ def _read_selected(
         with open_media(file) as container:
             stream = _video_stream(container, file)
             stream.thread_type = "AUTO"
-            selection = _Selection(container, stream, first_pts, lambda frame: _upright(frame, size, file))
+
+            def picture(frame: av.VideoFrame) -> Frames:
+                whole = _upright(frame, file)
+                return whole if size is None else _resized(whole, size)
+
+            selection = _Selection(container, stream, first_pts, picture)
             wanted = [selection.want(target) for target in targets]
             selection.finish()
             base = stream.time_base
@@ -421,8 +505,8 @@ class _Selection:
         except av.error.EOFError:
             frames = []
         for frame in frames:
-            if self._sought and not frame.key_frame:
-                raise _Unreliable("what the seek found is no key frame")
+            if frame.is_corrupt or (self._sought and not frame.key_frame):
+                raise _Unreliable("what was found is damaged or no key frame")
             self._sought = False
             if frame.pts in self._wanted and frame.pts not in self.pictures:
                 self.pictures[frame.pts] = self._picture(frame)
@@ -492,23 +576,15 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream, fi
     if container.duration is None:
         return 0.0
     end = (container.duration + (container.start_time or 0)) / av.time_base
-    return max(end - float(begin), 0.0) or container.duration / av.time_base
+    return float(max(end - float(begin), 0.0) or container.duration / av.time_base)
 
 
 def _measured(file: Path, info: VideoInfo) -> VideoInfo:
     """The same with duration, number of frames and rate counted, for files whose headers do not tell them."""
-    with open_media(file) as container:
-        stream = _video_stream(container, file)
-        clock = _Clock(stream)
-        first: Fraction | None = None
-        end = Fraction(0)
-        frames = 0
-        for frame in _Decoder(container, stream).frames():
-            time = clock.time(frame)
-            first = time if first is None else first
-            end = max(end, time - first + Fraction(_shown_for(frame, clock)))
-            frames += 1
-    duration = float(end)
+    frames, duration = 0, 0.0
+    for frame in _all_frames(file):
+        frames += 1
+        duration = max(duration, frame.time + frame.lasts)
     return replace(info, duration=duration, frames=frames, fps=info.fps or frames / duration)
 
 
@@ -532,31 +608,34 @@ def _tolerance(stream: av.VideoStream) -> float:
     return min(0.5 * float(stream.time_base or 0), 0.0005) + 1e-9
 
 
-def _shown_for(frame: av.VideoFrame, clock: _Clock) -> float:
-    if frame.duration and frame.time_base:
-        return float(frame.duration * frame.time_base)
-    return float(clock.step)
-
-
-def _upright(frame: av.VideoFrame, size: tuple[int, int] | None, file: Path) -> Frames:
+def _upright(frame: av.VideoFrame, file: Path) -> Frames:
     """A decoded frame as it is shown, RGB, uint8 `(height, width, 3)`."""
     try:
-        picture: Frames = _orientation(frame).apply(frame.to_ndarray(format="rgb24"))
+        return np.ascontiguousarray(_orientation(frame).apply(frame.to_ndarray(format="rgb24")))
     except DECODER_ERRORS as error:
         raise MediaError(
             f"{shown(file)} holds pictures in a form ({frame.format.name}) that cannot be shown; convert it to .mp4."
         ) from error
-    return np.ascontiguousarray(picture) if size is None else _resized(picture, size)
 
 
 def _resized(picture: Frames, size: tuple[int, int]) -> Frames:
     height, width = size
-    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _orientation(frame: av.VideoFrame) -> _Orientation:
     """From the display matrix, which takes x to (a, b) and y to (c, d); PyAV's own rotation misses mirroring."""
-    for side_data in frame.side_data:
+    try:
+        kinds = list(frame.side_data)
+    except ValueError:  # PyAV refuses them all where it does not know one; its rotation is counter-clockwise
+        quarters = round(frame.rotation / 90) % 4
+        return (
+            _Orientation(),
+            _Orientation(True, False, True),
+            _Orientation(False, True, True),
+            _Orientation(True, True),
+        )[quarters]
+    for side_data in kinds:
         if side_data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = np.frombuffer(bytes(side_data), dtype="<i4")[:5].tolist()
             if a * d == b * c:
