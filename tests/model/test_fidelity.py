@@ -43,7 +43,11 @@ def test_every_segment_has_the_original_s_token_ids(golden):
     for case in golden.cases.values():
         if not isinstance(case, dict):
             continue
-        rows = zip(case.get("prompts", ()), case["segment_token_ids"], strict=True) if isinstance(case.get("segment_token_ids"), list) else ()
+        rows = (
+            zip(case.get("prompts", ()), case["segment_token_ids"], strict=True)
+            if isinstance(case.get("segment_token_ids"), list)
+            else ()
+        )
         turns = ((turn["prompt"], turn["segment_token_ids"]) for turn in case.get("turns", ()))
         for prompt, segments in (*rows, *turns):
             frame = [golden.processor.image_token_id] * golden.processor.tokens_per_frame

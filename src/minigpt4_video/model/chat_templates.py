@@ -1,7 +1,7 @@
 """Chat forms as data. They are saved with the processor, so a folder says how its model wants to be asked.
 
-A video part becomes one `<VideoHere>` and a picture one `<Img><ImageHere></Img>`; the processor then puts the frames, with
-their tags and subtitles, in the place of `<VideoHere>`. The text in front is a system message, when there is one.
+A video part becomes one `<VideoHere>` and a picture one `<Img><ImageHere></Img>`; the processor then puts the frames,
+with their tags and subtitles, in the place of `<VideoHere>`. The text in front is a system message, when there is one.
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ def _instruction(before: str, opening: str, closing: str, after_answer: str) -> 
 
 
 TRAINED = _instruction("", "[INST] ", "[/INST]", " + eos_token if not loop.last else parts(message.content)")
-"""What the released checkpoints were trained on: one beginning-of-sequence token (the tokenizer's), no space at the end."""
+"""What the released checkpoints were trained on: one beginning-of-sequence token (the tokenizer's), no space at the
+end.
+"""
 
 DEMO = _instruction("{{ bos_token }}", "[INST] ", " [/INST]", "")
-"""What the original's demo and command line sent: a second beginning-of-sequence token, and a space before `[/INST]`."""
+"""What the original's demo and command line sent: a second beginning-of-sequence token, and a space before
+`[/INST]`.
+"""
 
 BENCHMARK = _instruction("{{ bos_token }}", "[INST]  ", " [/INST]", "")
 """What the original's benchmark runs sent: as the demo, with two spaces after `[INST]`."""

@@ -32,16 +32,21 @@ class MiniGPT4VideoConfig(PretrainedConfig):  # type: ignore[misc]
         if not isinstance(self.text_config, PretrainedConfig):
             text = dict(self.text_config or {})
             self.text_config = CONFIG_MAPPING[text.pop("model_type", "llama")](**text)
+        text_config: Any = self.text_config
         if self.image_token_id is None:
-            self.image_token_id = self.text_config.vocab_size
-        self.tie_word_embeddings = bool(self.tie_word_embeddings or getattr(self.text_config, "tie_word_embeddings", False))
+            self.image_token_id = text_config.vocab_size
+        self.tie_word_embeddings = bool(self.tie_word_embeddings or getattr(text_config, "tie_word_embeddings", False))
         super().__post_init__(**kwargs)
-        patches = (self.vision_config.image_size // self.vision_config.patch_size) ** 2
+        patches = self._patches
         if self.merge_size < 1 or patches % self.merge_size:
             raise ValueError(f"a frame has {patches} patches, which merge_size {self.merge_size} does not divide")
 
     @property
     def tokens_per_frame(self) -> int:
         """Positions one frame takes in the sequence: 64 for 224 px, 14 px patches and 4 patches a token."""
-        patches = (self.vision_config.image_size // self.vision_config.patch_size) ** 2  # type: ignore[union-attr]
-        return int(patches // self.merge_size)
+        return self._patches // self.merge_size
+
+    @property
+    def _patches(self) -> int:
+        vision_config: Any = self.vision_config
+        return int(vision_config.image_size // vision_config.patch_size) ** 2

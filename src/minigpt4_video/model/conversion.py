@@ -33,7 +33,9 @@ from minigpt4_video.model.tokenization import load_tokenizer
 RECORD = "conversion.json"
 """The file in the output that says what was made of what."""
 
-LORA_KEY = re.compile(r"^(?:llama_model\.)?base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight$")
+LORA_KEY = re.compile(
+    r"^(?:llama_model\.)?base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight$"
+)
 PROJECTION_KEYS = ("llama_proj.weight", "llama_proj.bias")
 DEFAULT_ALPHA = 16.0
 """Every configuration of the original has it, so a checkpoint without its configuration is taken to have it too."""
@@ -98,7 +100,7 @@ class Conversion:
             return f"{len(keys)} ({', '.join(_shortened(keys))})" if keys else "0"
 
         return [
-            f"LoRA keys used        {self.lora_keys} (rank {self.lora_rank}, alpha {self.lora_alpha:g}, {self.adapter})",
+            f"LoRA keys used        {self.lora_keys}, rank {self.lora_rank}, alpha {self.lora_alpha:g}, {self.adapter}",
             f"LoRA norm             {self.lora_norm:.6g}",
             f"projection keys used  {self.projection_keys} {self.projection_shape[0]} x {self.projection_shape[1]}, "
             f"mean {self.projection_mean:.3g}, deviation {self.projection_std:.3g}",
@@ -146,9 +148,10 @@ def convert(
     """Writes `output`, a folder for `from_pretrained`, and says what went into it.
 
     `official_checkpoint` is the original's `.pth`, `language_model` the folder of the base model it was trained on, and
-    `vision` is `eva_vit_g.pth`. `dtype` is "float32", "float16", "bfloat16", or "auto" for the base model's own. With `adapter="keep"` the base stays as it is and the LoRA matrices go to
-    `output/adapter`, for `peft.PeftModel.from_pretrained(model, output / "adapter")`. `vision_heads` is needed only for a
-    tower that is not EVA-CLIP ViT-g, since a state dict does not tell.
+    `vision` is `eva_vit_g.pth`. `dtype` is "float32", "float16", "bfloat16", or "auto" for the base model's own.
+    With `adapter="keep"` the base stays as it is and the LoRA matrices go to `output/adapter`, for
+    `peft.PeftModel.from_pretrained(model, output / "adapter")`. `vision_heads` is needed only for a tower that is not
+    EVA-CLIP ViT-g, since a state dict does not tell.
 
     Raises CheckpointError, with the numbers, when no LoRA or no projection key matches, or shapes are those of another
     language model; then nothing is written.
@@ -179,7 +182,9 @@ def convert(
             if not config.tie_word_embeddings:
                 state[name] = tensor.to(kind)
         else:
-            raise CheckpointError(f"{folder} has the weight {name}, which has no place here; use a model with an lm_head")
+            raise CheckpointError(
+                f"{folder} has the weight {name}, which has no place here; use a model with an lm_head"
+            )
     language_keys = len(state)
     state |= {f"model.vision_tower.{name}": tensor.to(kind) for name, tensor in vision_state.items()}
     state["model.multi_modal_projector.linear.weight"] = projection["llama_proj.weight"].to(kind)
@@ -191,8 +196,8 @@ def convert(
     missing = [name for name in missing if name != "lm_head.weight" or not config.tie_word_embeddings]
     if missing or unexpected:
         raise CheckpointError(
-            f"{len(missing)} weights are missing ({', '.join(_shortened(missing))}) and {len(unexpected)} have no place "
-            f"({', '.join(_shortened(unexpected))}); check that {folder} is a whole model"
+            f"{len(missing)} weights are missing ({', '.join(_shortened(missing))}) and {len(unexpected)} have no "
+            f"place ({', '.join(_shortened(unexpected))}); check that {folder} is a whole model"
         )
     if config.tie_word_embeddings:
         model.tie_weights()
@@ -259,8 +264,8 @@ class Official:
 def read_checkpoint(path: str | Path) -> Official:
     """LoRA and projection of an original `.pth`, under any of its spellings.
 
-    Accepts peft 0.2.0's keys, those with `.default.` of later ones, and a leading `module.`. Raises CheckpointError when
-    it holds no LoRA, no projection, or half of a pair.
+    Accepts peft 0.2.0's keys, those with `.default.` of later ones, and a leading `module.`. Raises CheckpointError
+    when it holds no LoRA, no projection, or half of a pair.
     """
     place = Path(path)
     loaded = _load(place, "a checkpoint", nested=True)
@@ -379,9 +384,9 @@ def verify(
     model = MiniGPT4VideoForConditionalGeneration.from_pretrained(folder, dtype="auto").to(device).eval()
     processor = MiniGPT4VideoProcessor.from_pretrained(folder)
     prepared = processor.prepare(ask(str(clip), question, subtitles=str(subtitles) if subtitles else "off"))
-    inputs = processor(
-        text=prepared.text, images=[list(prepared.frames)], answers=[answer], return_tensors="pt"
-    ).to(device)
+    inputs = processor(text=prepared.text, images=[list(prepared.frames)], answers=[answer], return_tensors="pt").to(
+        device
+    )
     record = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
     if record["adapter"] != "merged":
         _add(model, official.lora, 1.0)

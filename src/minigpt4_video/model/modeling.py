@@ -1,8 +1,8 @@
 """Frames to tokens to words: vision tower, projection, language model.
 
-A frame is `tokens_per_frame` placeholders in `input_ids`; their embeddings are replaced by what the tower sees. A picture
-is a one-frame video, and a batch may mix rows with many frames and rows with none: the frames of all rows lie one after
-another in `pixel_values`.
+A frame is `tokens_per_frame` placeholders in `input_ids`; their embeddings are replaced by what the tower sees. A
+picture is a one-frame video, and a batch may mix rows with many frames and rows with none: the frames of all rows lie
+one after another in `pixel_values`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class MiniGPT4VideoCausalLMOutput(ModelOutput):  # type: ignore[misc]
     image_hidden_states: torch.Tensor | None = None
 
 
-class MiniGPT4VideoMultiModalProjector(nn.Module):
+class MiniGPT4VideoMultiModalProjector(nn.Module):  # type: ignore[misc]
     """One linear layer from merged patches to the language model's width: (..., 4 * vision) to (..., hidden)."""
 
     def __init__(self, config: MiniGPT4VideoConfig) -> None:
@@ -106,7 +106,9 @@ class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
         The class token is dropped, and `merge_size` consecutive tokens in raster order (a horizontal strip of patches,
         not a square) are laid side by side.
         """
-        seen = self.vision_tower(pixel_values.to(self.vision_tower.dtype)).last_hidden_state  # (frames, 1 + patches, vision)
+        seen = self.vision_tower(
+            pixel_values.to(self.vision_tower.dtype)
+        ).last_hidden_state  # (frames, 1 + patches, vision)
         return seen[:, 1:].reshape(seen.shape[0], self.config.tokens_per_frame, -1)
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -167,12 +169,14 @@ class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> MiniGPT4VideoModelOutput:
-        """`attention_mask` is (batch, sequence), or (batch, 1, queries, keys) with `position_ids` for packed branches."""
+        """`attention_mask` is (batch, sequence), or (batch, 1, queries, keys) with `position_ids` for packed
+        branches.
+        """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds is needed")
         features = None
         if inputs_embeds is None:
-            inputs_embeds, features = self.embed(input_ids, pixel_values, image_features)  # type: ignore[arg-type]
+            inputs_embeds, features = self.embed(input_ids, pixel_values, image_features)
         elif pixel_values is not None or image_features is not None:
             raise ModelError("inputs_embeds hold the frames already; leave out pixel_values and image_features")
         if attention_mask is not None and attention_mask.ndim == 4 and attention_mask.dtype == torch.bool:
@@ -257,9 +261,9 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
     ) -> dict[str, torch.Tensor]:
         """A prompt as `inputs_embeds` (batch, sequence, hidden) and its `attention_mask`, for `generate(**...)`.
 
-        `truncation="original-left"` does what the original did to a prompt longer than its window (3700 tokens for Llama-2,
-        7500 for Mistral): the last `window` positions are kept, so that the begin token and the first frames are lost and
-        one frame may lose a part. Nothing here does it unasked; the planner fits a prompt instead.
+        `truncation="original-left"` does what the original did to a prompt longer than its window (3700 tokens for
+        Llama-2, 7500 for Mistral): the last `window` positions are kept, so that the begin token and the first frames
+        are lost and one frame may lose a part. Nothing here does it unasked; the planner fits a prompt instead.
         """
         embeds, _ = self.model.embed(input_ids, pixel_values, image_features)
         if truncation == "original-left":

@@ -71,7 +71,9 @@ class Preset:
             text = self.text_config
             heads = text["num_attention_heads"]
             head = text.get("head_dim") or text["hidden_size"] // heads
-            cache = 2 * 2 * text["num_hidden_layers"] * text.get("num_key_value_heads", heads) * head * self.settings.window
+            cache = (
+                2 * 2 * text["num_hidden_layers"] * text.get("num_key_value_heads", heads) * head * self.settings.window
+            )
         return int(self.parameters() * bytes_per_parameter) + cache
 
     def folder(self) -> Path:

@@ -1,14 +1,15 @@
 """Text, pictures, videos and subtitles to what the model reads.
 
-Every `<ImageHere>` in a text stands for one frame and becomes `tokens_per_frame` placeholders. The text between two frames
-is tokenised by itself, as the original does, and the beginning-of-sequence token goes in front of the first piece.
+Every `<ImageHere>` in a text stands for one frame and becomes `tokens_per_frame` placeholders. The text between two
+frames is tokenised by itself, as the original does, and the beginning-of-sequence token goes in front of the first
+piece.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
-from minigpt4_video.errors import ModelError, UserError
+from minigpt4_video.errors import ModelError, PlanError
+from minigpt4_video.messages import ROLES
 from minigpt4_video.model.chat_templates import CONTROL_LITERALS, INSTRUCTION_TEMPLATES
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ FRAME_TAG = "<Img>"
 SUBTITLE_TAG = "<Cap>"
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+VIDEO_OPTIONS = ("start", "end", "num_frames", "subtitles", "times")
+VIDEO_KEYS = {"type", "path", "url", "video", "frames", *VIDEO_OPTIONS}
 IGNORED = -100
 """The label of a position that is not learned."""
 
@@ -62,8 +66,9 @@ class _Sampled:
 class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
     """`processor(text=..., images=[...])` for literal prompts, `apply_chat_template(messages)` for conversations.
 
-    `image_token_id` and `tokens_per_frame` are the model's. `frames` is how many a video is sampled into when nobody asks
-    for another number, `window` the context in tokens, and `answer_reserve` what is kept free of it for the answer.
+    `image_token_id` and `tokens_per_frame` are the model's. `frames` is how many a video is sampled into when nobody
+    asks for another number, `window` the context in tokens, and `answer_reserve` what is kept free of it for the
+    answer.
     """
 
     def __init__(
@@ -115,17 +120,22 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
     def pixels(self, frames: Sequence[Frame]) -> torch.Tensor:
         """RGB frames to (frames, 3, image_size, image_size) float32.
 
-        Squashed to a square (bicubic, by Pillow), then ImageNet's mean and standard deviation: bit for bit the original's.
+        Squashed to a square (bicubic, by Pillow), then ImageNet's mean and standard deviation: bit for bit the
+        original's.
         """
         size = (self.image_size, self.image_size)
         small = np.stack([np.asarray(_picture(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames])
-        scaled = torch.from_numpy(small).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
+        scaled = (
+            torch.from_numpy(small).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
+        )
         mean = torch.tensor(self.image_mean).view(3, 1, 1)
         std = torch.tensor(self.image_std).view(3, 1, 1)
         return (scaled - mean) / std
 
     def frame_text(self, subtitles: Sequence[str]) -> str:
-        """The literal prompt of a video: `<Img><ImageHere><Cap>text <Img><ImageHere>...`, one text a frame, "" for none."""
+        """The literal prompt of a video: `<Img><ImageHere><Cap>text <Img><ImageHere>...`, one text a frame, "" for
+        none.
+        """
         parts = []
         for subtitle in subtitles:
             said = self.plain(subtitle).strip()
@@ -133,11 +143,13 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         return "".join(parts)
 
     def plain(self, text: str) -> str:
-        """The text with every control literal broken by a space, so that it can create no placeholder, turn or control token."""
+        """The text with every control literal broken by a space, so that it can create no placeholder, turn or control
+        token.
+        """
         literals = {IMAGE, VIDEO, FRAME_TAG, "</Img>", SUBTITLE_TAG, *CONTROL_LITERALS}
-        literals |= {token for token in self.tokenizer.all_special_tokens if len(token) > 1}
-        literals |= {token for token in self.tokenizer.get_added_vocab() if len(token) > 1}
-        while found := [literal for literal in literals if literal in text]:
+        literals |= set(self.tokenizer.all_special_tokens)
+        literals |= {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        while found := [literal for literal in literals if len(literal) > 1 and literal in text]:
             for literal in found:
                 text = text.replace(literal, f"{literal[0]} {literal[1:]}")
         return text
@@ -158,17 +170,19 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
     ) -> BatchFeature:
         """`input_ids` and `attention_mask` (batch, sequence), `pixel_values` (frames of all rows, 3, size, size).
 
-        `text` holds one `<ImageHere>` for every frame of `images` (one list a text) and one `<VideoHere>` for every video
-        of `videos`; `subtitles` has one entry a video. Batches are padded on the left. With `answers`, one a text, each row
-        is the prompt and the answer and its end token, padded on the right, and `labels` are -100 everywhere else.
-        Raises ModelError when placeholders and frames disagree.
+        `text` holds one `<ImageHere>` for every frame of `images` (one list a text) and one `<VideoHere>` for every
+        video of `videos`; `subtitles` has one entry a video. Batches are padded on the left. With `answers`, one a
+        text, each row is the prompt and the answer and its end token, padded on the right, and `labels` are -100
+        everywhere else. Raises ModelError when placeholders and frames disagree.
         """
         texts = [text] if isinstance(text, str) else list(text or [])
         if not texts:
             raise ModelError("no text was given; give at least a prompt with one <ImageHere> for every frame")
         unknown = {name for name, value in kwargs.items() if value not in (None, False)}
         if unknown:
-            raise ModelError(f"the processor does not take {', '.join(sorted(unknown))}; see its docstring for what it takes")
+            raise ModelError(
+                f"the processor does not take {', '.join(sorted(unknown))}; see its docstring for what it takes"
+            )
         if videos is not None:
             texts, images = self._with_videos(texts, images, videos, subtitles)
         frames = self._rows(texts, images)
@@ -179,7 +193,8 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
             if len(wanted) != len(texts):
                 raise ModelError(f"{len(wanted)} answers for {len(texts)} texts; give one for each")
             ends = [
-                self.tokenizer(answer + self.tokenizer.eos_token, add_special_tokens=False)["input_ids"] for answer in wanted
+                self.tokenizer(answer + self.tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+                for answer in wanted
             ]
             data["labels"] = [[IGNORED] * len(ids) + end for ids, end in zip(encoded, ends, strict=True)]
             encoded = [ids + end for ids, end in zip(encoded, ends, strict=True)]
@@ -216,7 +231,9 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
 
     # ---- videos
 
-    def _with_videos(self, texts: list[str], images: Any, videos: Any, subtitles: Any) -> tuple[list[str], list[list[Frame]]]:
+    def _with_videos(
+        self, texts: list[str], images: Any, videos: Any, subtitles: Any
+    ) -> tuple[list[str], list[list[Frame]]]:
         """Texts with `<ImageHere>` for `<VideoHere>`, and the frames of each, pictures and videos in reading order."""
         counts = [text.count(VIDEO) for text in texts]
         given = _videos(videos, counts)
@@ -228,7 +245,9 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         else:
             said = list(subtitles)
         if len(said) != len(given):
-            raise ModelError(f"{len(said)} subtitles for {len(given)} videos; give one entry for each, or leave them out")
+            raise ModelError(
+                f"{len(said)} subtitles for {len(given)} videos; give one entry for each, or leave them out"
+            )
         loose = _frame_lists(images, texts)
         if loose is None:
             flat = [] if images is None else _frames(images)
@@ -246,58 +265,51 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
 
     def _sample(self, part: Mapping[str, Any]) -> _Sampled:
         """One video part of a message to frames and one text a frame."""
-        wanted = int(part.get("num_frames") or self.frames)
-        source = next((part[name] for name in ("frames", "path", "video", "url") if part.get(name) is not None), None)
-        if source is None:
-            raise ModelError('a video part names no video; give it "path", "frames" or "url"')
-        subtitles = part.get("subtitles", "off")
-        subtitles = "off" if subtitles is None else subtitles
-        start, end = part.get("start"), part.get("end")
-        if isinstance(source, (str, Path)):
+        unknown = sorted(set(part) - VIDEO_KEYS)
+        sources = [name for name in ("frames", "path", "video", "url") if part.get(name) is not None]
+        if unknown or len(sources) != 1:
+            wrong = f"the unknown key {unknown[0]!r}" if unknown else f"{len(sources)} sources"
+            raise ModelError(f'a video part has {wrong}; it takes one of "path", "frames", "url" and {_options()}')
+        source = part[sources[0]]
+        if isinstance(source, str) and source.startswith(("http://", "https://")):
+            raise ModelError(f"{source} is an address; download the video and give its path")
+        clip: Clip | None = None
+        if isinstance(source, (str, PathLike)):
             from minigpt4_video.media import read_clip
 
-            clip = read_clip(source, wanted, start=start, end=end, size=(self.image_size, self.image_size))
-            frames: Sequence[Frame] = list(clip.frames)
+            clip = read_clip(
+                source,
+                int(part.get("num_frames") or self.frames),
+                start=part.get("start"),
+                end=part.get("end"),
+                size=(self.image_size, self.image_size),
+            )
         elif hasattr(source, "frames") and hasattr(source, "times"):
-            clip, frames = source, list(source.frames)
-        else:
-            clip, frames = None, _frames(source)
-        texts = self._texts(subtitles, source, frames, clip, start)
-        return _Sampled(frames, texts, clip)
+            clip = source
+        frames: Sequence[Frame] = _frames(source) if clip is None else list(clip.frames)
+        if not frames:
+            raise ModelError("a video part has no frames; give at least one")
+        times = part.get("times") if clip is None else clip.times
+        return _Sampled(frames, self._texts(part, source, len(frames), times), clip)
 
-    def _texts(self, subtitles: Any, source: Any, frames: Sequence[Frame], clip: Any, start: float | None) -> list[str]:
-        if subtitles == "off" or (isinstance(subtitles, (list, tuple)) and not subtitles):
-            return [""] * len(frames)
-        if isinstance(subtitles, (list, tuple)) and all(isinstance(text, str) for text in subtitles):
-            if len(subtitles) != len(frames):
-                raise ModelError(f"{len(subtitles)} subtitle texts for {len(frames)} frames; give one a frame, or cues with times")
+    def _texts(self, part: Mapping[str, Any], source: Any, frames: int, times: Any) -> list[str]:
+        """One text a frame, "" for none."""
+        subtitles = part.get("subtitles")
+        if subtitles is None or (isinstance(subtitles, str) and subtitles == "off") or len(_listed(subtitles)) == 0:
+            return [""] * frames
+        if all(isinstance(said, str) for said in _listed(subtitles)) and not isinstance(subtitles, (str, PathLike)):
+            if len(subtitles) != frames:
+                raise ModelError(
+                    f"{len(subtitles)} subtitle texts for {frames} frames; give one a frame, or cues with times"
+                )
             return list(subtitles)
-        cues = self._cues(subtitles, source)
-        if not cues:
-            return [""] * len(frames)
-        if clip is None:
-            raise ModelError("subtitles with times need a video with times; give a path, or one text a frame")
+        start, end = float(part.get("start") or 0.0), part.get("end")
+        cues = [cue for cue in _cues(subtitles, source) if cue.end > start and (end is None or cue.start < end)]
+        if cues and times is None:
+            raise ModelError('subtitles with times need frames with times; give "times", a path, or one text a frame')
         from minigpt4_video.media import align
 
-        begin = float(start or 0.0)
-        times = np.asarray(clip.times, dtype=float)
-        if begin:
-            times = times + begin if len(times) and times[0] < begin else times
-            cues = [cue for cue in cues if cue.end > begin]
-        return list(align(cues, times))
-
-    def _cues(self, subtitles: Any, source: Any) -> list[Cue]:
-        from minigpt4_video.media import Cue, find_subtitles, read_subtitles
-
-        if isinstance(subtitles, (list, tuple)):
-            return [
-                cue if isinstance(cue, tuple) else Cue(float(cue["start"]), float(cue["end"]), str(cue["text"]))
-                for cue in subtitles
-            ]
-        if subtitles == "auto":
-            found = find_subtitles(source) if isinstance(source, (str, Path)) else None
-            return list(found.read()) if found is not None else []
-        return list(read_subtitles(subtitles))
+        return align(cues, np.asarray(times, dtype=np.float64)) if cues else [""] * frames
 
     def _fill(self, text: str, images: Sequence[Frame], parts: Sequence[Mapping[str, Any]]) -> Prepared:
         """Puts frames and subtitles in the place of each `<VideoHere>`, as many as the window holds."""
@@ -306,9 +318,14 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         pieces = text.split(VIDEO)
         if len(pieces) != len(parts) + 1:
             raise ModelError(f"the text has {len(pieces) - 1} {VIDEO} for {len(parts)} videos; give one video for each")
-        if not parts:
-            return Prepared(text, tuple(images), (), (), ())
         around = len(self.encode("".join(pieces)))
+        if not parts:
+            if around + self.answer_reserve > self.window:
+                raise PlanError(
+                    f"this conversation ({around} tokens) and the room for the answer ({self.answer_reserve}) do "
+                    f"not fit the window of {self.window} tokens; say less, or ask for a shorter answer"
+                )
+            return Prepared(text, tuple(images), (), (), ())
         share = (self.window - self.answer_reserve - around) // len(parts)
         sampled = [self._sample(part) for part in parts]
         loose = list(images)
@@ -367,6 +384,8 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
 
     def _safe(self, message: Mapping[str, Any], videos: list[Mapping[str, Any]], pictures: list[Any]) -> dict[str, Any]:
         """The message with its text made plain and its media collected in reading order."""
+        if message.get("role") not in ROLES:
+            raise ModelError(f"a message has the role {message.get('role')!r}; it can be {', '.join(ROLES)}")
         content = message.get("content", "")
         if isinstance(content, str):
             return {"role": message["role"], "content": [{"type": "text", "text": self.plain(content)}]}
@@ -382,7 +401,7 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
                 pictures.append(part)
                 parts.append({"type": "image"})
             else:
-                raise UserError(f'a message part has type {kind!r}; it can be "text", "image" or "video"')
+                raise ModelError(f'a message part has type {kind!r}; it can be "text", "image" or "video"')
         return {"role": message["role"], "content": parts}
 
     def apply_chat_template(
@@ -401,8 +420,8 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
     ) -> Any:
         """A conversation, or a batch of them, to the model's inputs; to the literal prompts with `tokenize=False`.
 
-        `chat_template` is the name of one of the processor's templates or a template. `num_frames`, `subtitles`, `start` and
-        `end` given here are defaults for every video part.
+        `chat_template` is the name of one of the processor's templates or a template. `num_frames`, `subtitles`,
+        `start` and `end` given here are defaults for every video part.
         """
         options = {**(processor_kwargs or {}), **video_options}
         batched = bool(conversation) and not isinstance(conversation[0], Mapping)
@@ -446,13 +465,36 @@ def _still(part: Mapping[str, Any]) -> Frame:
     source = next((part[name] for name in ("image", "path", "url") if part.get(name) is not None), None)
     if source is None:
         raise ModelError('an image part names no picture; give it "path", "image" or "url"')
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (str, PathLike)):
         from minigpt4_video.media import read_clip
 
         still: Frame = read_clip(source, 1).frames[0]
         return still
     frame: Frame = source
     return frame
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return [value] if isinstance(value, (str, PathLike)) else list(value)
+
+
+def _options() -> str:
+    return ", ".join(f'"{name}"' for name in VIDEO_OPTIONS)
+
+
+def _cues(subtitles: Any, source: Any) -> list[Cue]:
+    """Cues from "auto", a file, or what a message writes out."""
+    from minigpt4_video.media import Cue, find_subtitles, read_subtitles
+
+    if not isinstance(subtitles, (str, PathLike)):
+        return [
+            cue if isinstance(cue, Cue) else Cue(float(cue["start"]), float(cue["end"]), str(cue["text"]))
+            for cue in subtitles
+        ]
+    if subtitles != "auto":
+        return read_subtitles(subtitles)
+    found = find_subtitles(source) if isinstance(source, (str, PathLike)) else None
+    return [] if found is None else read_subtitles(found.path, track=found.track)
 
 
 def _is_frame(value: Any) -> bool:
@@ -477,7 +519,11 @@ def _frame_lists(images: Any, texts: Sequence[str]) -> list[list[Frame]] | None:
 
 def _videos(videos: Any, counts: Sequence[int]) -> list[Video]:
     """One entry a `<VideoHere>`: a lone video, a list of videos, or a list of lists."""
-    if isinstance(videos, (str, Path)) or hasattr(videos, "times") or (hasattr(videos, "ndim") and videos.ndim == 4):
+    if (
+        isinstance(videos, (str, PathLike))
+        or hasattr(videos, "times")
+        or (hasattr(videos, "ndim") and videos.ndim == 4)
+    ):
         return [videos]
     given = list(videos)
     if given and all(_is_frame(one) for one in given):

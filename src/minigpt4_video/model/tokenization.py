@@ -1,9 +1,9 @@
 """A fast tokenizer that gives the original's ids.
 
 The original read `tokenizer.model` with transformers 4's slow LlamaTokenizer, whose ids depend on the folder's `legacy`
-value: where it is true, every stretch of text behind a control token gets a leading space of its own; where it is false,
-only the beginning of a text does. Transformers 5 builds another tokenizer from the same file, so this one is built by
-hand and compared with the SentencePiece model itself.
+value: where it is true, every stretch of text behind a control token gets a leading space of its own; where it is
+false, only the beginning of a text does. Transformers 5 builds another tokenizer from the same file, so this one is
+built by hand and compared with the SentencePiece model itself.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def load_tokenizer(folder: Path) -> Any:
         try:
             return AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, ImportError, KeyError) as error:
-            raise CheckpointError(f"{folder} holds no usable tokenizer ({_first_line(error)}); add tokenizer.model") from error
+            raise CheckpointError(
+                f"{folder} holds no usable tokenizer ({_first_line(error)}); add tokenizer.model"
+            ) from error
     settings = _settings(folder)
     legacy = bool(settings.get("legacy", True))  # transformers 4 took an absent value for true
     return build_tokenizer(model, legacy=legacy, add_bos=bool(settings.get("add_bos_token", True)))
@@ -83,7 +85,9 @@ def build_tokenizer(model: Path, *, legacy: bool, add_bos: bool = True) -> PreTr
     proto = _read(model)
     pieces = [(piece.piece, float(piece.score)) for piece in proto.pieces]
     vocabulary = {piece: index for index, (piece, _) in enumerate(pieces)}
-    unknown, begin, end = (pieces[index][0] for index in (proto.trainer_spec.unk_id, proto.trainer_spec.bos_id, proto.trainer_spec.eos_id))
+    unknown, begin, end = (
+        pieces[index][0] for index in (proto.trainer_spec.unk_id, proto.trainer_spec.bos_id, proto.trainer_spec.eos_id)
+    )
     tokenizer = Tokenizer(
         models.BPE(vocab=vocabulary, merges=_merges(pieces), unk_token=unknown, fuse_unk=True, byte_fallback=True)
     )
@@ -91,8 +95,8 @@ def build_tokenizer(model: Path, *, legacy: bool, add_bos: bool = True) -> PreTr
     if legacy:
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
     else:
-        # Only the beginning of the whole text gets a space, also when it begins with one. Metaspace alone would leave it
-        # out there, so the text's own spaces are marked first, and the one in front is put there as a plain space.
+        # Only the beginning of the whole text gets a space, also when it begins with one. Metaspace alone would leave
+        # it out there, so the text's own spaces are marked first, and the one in front is put there as a plain space.
         tokenizer.normalizer = normalizers.Replace(" ", SPACE)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -125,8 +129,8 @@ def build_tokenizer(model: Path, *, legacy: bool, add_bos: bool = True) -> PreTr
         expected, built = original_ids(proto, text, legacy=legacy), fast(text, add_special_tokens=False)["input_ids"]
         if expected != built:
             raise CheckpointError(
-                f"the tokenizer built from {model} differs from it on {text!r} ({built} for {expected}, legacy {legacy}); "
-                "this SentencePiece model is of a kind that cannot be converted"
+                f"the tokenizer built from {model} differs from it on {text!r} ({built} for {expected}, legacy "
+                f"{legacy}); this SentencePiece model is of a kind that cannot be converted"
             )
     return fast
 
@@ -134,8 +138,8 @@ def build_tokenizer(model: Path, *, legacy: bool, add_bos: bool = True) -> PreTr
 def original_ids(proto: Any, text: str, *, legacy: bool) -> list[int]:
     """What transformers 4's slow LlamaTokenizer gives, without the beginning-of-sequence token it adds.
 
-    Written after its description, upon SentencePiece: control tokens are cut out first; with `legacy` each stretch between
-    them is encoded with SentencePiece's own leading space, without it one space is put before the whole text.
+    Written after its description, upon SentencePiece: control tokens are cut out first; with `legacy` each stretch
+    between them is encoded with SentencePiece's own leading space, without it one space is put before the whole text.
     """
     import sentencepiece
 

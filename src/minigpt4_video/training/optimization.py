@@ -21,7 +21,8 @@ def parameter_groups(
 
     The original's rule (runner_base.py:111-132), by number of dimensions or by name.
     """
-    decayed, free = [], []
+    decayed: list[torch.nn.Parameter] = []
+    free: list[torch.nn.Parameter] = []
     for name, parameter in named_parameters:
         if parameter.requires_grad:
             is_free = parameter.ndim < 2 or any(part in name for part in UNDECAYED)
@@ -31,7 +32,8 @@ def parameter_groups(
 
 @dataclass(frozen=True)
 class WarmupCosine:
-    """Linear warm-up, then a cosine that counts steps from the very beginning, as the original's does (optims.py:79-112).
+    """Linear warm-up, then a cosine that counts steps from the very beginning, as the original's does
+    (optims.py:79-112).
 
     Because the warm-up is not subtracted, the rate falls a little at the end of it: at `warmup_steps` the cosine has
     already gone that far.
