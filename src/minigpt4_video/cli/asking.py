@@ -12,7 +12,6 @@ from minigpt4_video.errors import UserError
 
 if TYPE_CHECKING:
     from minigpt4_video.inference import Answer, Video
-    from minigpt4_video.planning import Plan
 
 ReportFile = Annotated[
     Path | None,
@@ -122,6 +121,7 @@ def chat(
     minigpt4-video chat clip.mp4
     """
     opened = _open(video, model, subtitles, encoding, frames, device, dtype)
+    _introduce(opened)
     conversation = opened.chat()
     while line := _next_line():
         if not line.strip():
@@ -155,10 +155,11 @@ def _open(
     from minigpt4_video.inference import VideoChat
 
     chat = VideoChat.from_pretrained(model, device=device, dtype=dtype)
-    opened = chat.open(video, subtitles=subtitles, encoding=encoding, frames=frames)
-    said_in = opened.footage.said_in
-    note(f"model: {model} on {chat.model.device}; subtitles: {said_in or 'none'}")
-    return opened
+    return chat.open(video, subtitles=subtitles, encoding=encoding, frames=frames)
+
+
+def _introduce(video: "Video") -> None:
+    note(f"model: {video.model.name} on {video.model.model.device}; subtitles: {video.footage.said_in or 'none'}")
 
 
 def _answer(
@@ -181,9 +182,12 @@ def _answer(
 
         check_writable(report)
     video = _open(path, model, subtitles, encoding, frames, device, dtype)
+    plan = video.plan(question, max_new_tokens=max_new_tokens)
+    _introduce(video)
+    for sentence in plan.left_out:
+        note(f"note: {sentence}")
     stream = video.stream(question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     try:
-        _tell_what_was_left_out(stream.plan)
         for piece in stream:
             if not json:
                 say(piece, end="")
@@ -199,11 +203,6 @@ def _answer(
         say("")
     if report is not None:
         _write_report(report, video, question, answer)
-
-
-def _tell_what_was_left_out(plan: "Plan") -> None:
-    for sentence in plan.left_out:
-        note(f"note: {sentence}")
 
 
 def _write_report(file: Path, video: "Video", question: str, answer: "Answer") -> None:

@@ -1,0 +1,216 @@
+"""Questions through the Python interface, on a whole model with random weights."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import minigpt4_video as mv
+from making import write_video
+from minigpt4_video.inference import Stream
+from minigpt4_video.media import read_clip
+
+
+@pytest.fixture(scope="module")
+def chat(random_model) -> mv.VideoChat:
+    return mv.VideoChat.from_pretrained(random_model, device="cpu")
+
+
+def test_an_answer_has_words_confidence_plan_and_timings(chat, subtitled):
+    answer = chat.open(subtitled).ask("What happens?")
+
+    assert answer.text == answer.text.strip() != ""
+    assert answer.confidence < 0 and answer.certainty == pytest.approx(math.exp(answer.confidence))
+    assert answer.plan.kept_frames == (0, 1, 2, 3)
+    assert answer.timings.total >= answer.timings.first_word > 0
+    assert answer.evidence == ()
+
+
+def test_the_same_question_gets_the_same_answer_and_another_video_another(chat, video, tmp_path):
+    asked = chat.open(video)
+    other = write_video(tmp_path / "other.mp4", rate=2, seconds=1)
+
+    assert asked.ask("What happens?").text == asked.ask("What happens?").text
+    assert asked.ask("What happens?").text != chat.open(other).ask("What happens?").text
+
+
+def test_subtitles_reach_the_model_unless_they_are_off(chat, subtitled):
+    with_words, without = chat.open(subtitled), chat.open(subtitled, subtitles="off")
+
+    assert with_words.plan("What?").kept_subtitles == ("hello from the start", "", "we are nearly done", "")
+    assert set(without.plan("What?").kept_subtitles) == {""}
+    assert with_words.ask("What happens?").text != without.ask("What happens?").text
+
+
+def test_it_says_what_a_transformers_user_is_told(chat, random_model, subtitled):
+    """Encoding the frames apart, planning and streaming change no word."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(random_model),
+        AutoProcessor.from_pretrained(random_model),
+    )
+    texts = ["hello from the start", "", "we are nearly done", ""]
+    frames = list(read_clip(subtitled, 4).frames)
+    inputs = processor(
+        text=f"[INST] {processor.frame_text(texts)}\nWhat happens?[/INST]", images=[frames], return_tensors="pt"
+    )
+    made = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+    expected = processor.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+    assert chat.open(subtitled).ask("What happens?").text == expected
+
+
+def test_the_confidence_is_the_mean_log_probability_of_the_words(chat, video):
+    opened = chat.open(video)
+    prepared = opened.footage.prepare(chat.processor, opened.footage.conversation("What happens?"))
+    inputs = chat.processor(text=prepared.text, images=[list(prepared.frames)], return_tensors="pt")
+    ids = chat.model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    prompt = inputs["input_ids"].shape[1]
+    with torch.inference_mode():
+        logits = chat.model(
+            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=inputs["pixel_values"]
+        ).logits[0, prompt - 1 : -1]
+    expected = logits.log_softmax(-1).gather(-1, ids[0, prompt:, None]).mean()
+
+    assert opened.ask("What happens?", max_new_tokens=5).confidence == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_the_frames_are_encoded_once_for_many_questions(chat, video, monkeypatch):
+    opened = chat.open(video)
+    seen = []
+    whole = chat.model.model.get_merged_features
+    monkeypatch.setattr(
+        chat.model.model, "get_merged_features", lambda pixels: seen.append(len(pixels)) or whole(pixels)
+    )
+
+    answers = opened.ask_many(["What happens?", "Who speaks?", "What happens?"])
+
+    assert seen == [4]
+    assert answers[0].text == answers[2].text == chat.open(video).ask("What happens?").text
+
+
+def test_the_stream_is_the_answer_in_pieces(chat, video):
+    opened = chat.open(video)
+    stream = opened.stream("What happens?")
+    pieces = list(stream)
+
+    assert isinstance(stream, Stream)
+    assert "".join(pieces) == stream.answer.text == opened.ask("What happens?").text
+
+
+def test_a_stream_that_is_closed_early_frees_the_model(chat, video):
+    opened = chat.open(video)
+    stream = opened.stream("What happens?", max_new_tokens=150)
+    next(stream)
+    stream.close()
+
+    assert not stream._words._thread.is_alive()
+    assert opened.ask("What happens?").text
+
+
+def test_a_fault_while_generating_is_raised_where_the_words_are_read(chat, video, monkeypatch):
+    opened = chat.open(video)
+    monkeypatch.setattr(chat.model, "generate", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        opened.ask("What happens?")
+
+
+def test_a_temperature_draws_and_a_seed_repeats_the_draw(chat, video):
+    opened = chat.open(video)
+    drawn = [opened.ask("What?", temperature=1.5, seed=seed).text for seed in (1, 2, 1)]
+
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_drawing_leaves_the_callers_random_numbers_alone(chat, video):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    chat.open(video).ask("What?", temperature=1.0, seed=1)
+
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_max_new_tokens_is_the_longest_answer_and_is_planned_for(chat, video):
+    opened = chat.open(video)
+    short, whole = opened.ask("What happens?", max_new_tokens=2), opened.ask("What happens?")
+
+    assert short.plan.answer_reserve == 2 and whole.plan.answer_reserve == 16
+    assert len(short.text) < len(whole.text)
+
+
+def test_settings_stored_with_the_weights_apply(chat, video, monkeypatch):
+    opened = chat.open(video)
+    plain = opened.ask("What happens?").text
+    monkeypatch.setattr(chat.model.generation_config, "repetition_penalty", 50.0)
+
+    assert opened.ask("What happens?").text != plain
+
+
+def test_a_conversation_knows_its_earlier_turns(chat, video):
+    opened = chat.open(video)
+    talk = opened.chat()
+    first = talk.ask("What happens?", max_new_tokens=6)
+    second = talk.ask("And then?", max_new_tokens=6)
+
+    assert first == opened.ask("What happens?", max_new_tokens=6).text
+    assert second != opened.ask("And then?", max_new_tokens=6).text
+    assert [message["role"] for message in talk.messages] == ["user", "assistant"] * 2
+
+
+def test_any_conversation_in_the_schema_is_answered(chat, video):
+    frames = list(read_clip(video, 1).frames)
+    spoken = [{"role": "user", "content": "Hello?"}]
+    picture = [
+        {"role": "user", "content": [{"type": "image", "image": frames[0]}, {"type": "text", "text": "What is it?"}]}
+    ]
+    film = [
+        {"role": "user", "content": [{"type": "video", "path": str(video)}, {"type": "text", "text": "What happens?"}]}
+    ]
+
+    assert chat.answer(spoken).plan.frames == 0
+    assert chat.answer(picture).plan.frame_tokens == 4
+    assert chat.answer(film).text == chat.open(video).ask("What happens?").text
+
+
+def test_a_part_of_a_video_can_be_opened(chat, subtitled):
+    part = chat.open(subtitled, start=1.0, end=2.0)
+
+    assert all(1.0 <= time < 2.0 for time in part.footage.clip.times)
+    assert part.footage.texts[0] == "we are nearly done"
+
+
+def test_thumbnails_are_the_sampled_frames_in_their_own_proportions(chat, video):
+    footage = chat.open(video).footage
+    small = footage.thumbnails(32)
+
+    assert small.frames.shape == (4, 24, 32, 3)
+    assert small.times == pytest.approx(footage.clip.times)
+    grey = [frames.mean(axis=(1, 2, 3)) for frames in (small.frames, footage.clip.frames)]
+    np.testing.assert_allclose(*grey, atol=3)
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda video: video.ask(" "), "question"),
+        (lambda video: video.ask("What?", temperature=-1.0), "temperature"),
+        (lambda video: video.ask("What?", max_new_tokens=0), "at least 1"),
+        (lambda video: video.caption(style="loud"), "loud"),
+        (lambda video: video.caption(language="fr"), "fr"),
+        (lambda video: video.model.open(video.footage.path, frames=0), "at least 1"),
+        (lambda video: video.model.answer([]), "message"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_a_sentence(chat, video, call, word):
+    with pytest.raises(mv.UserError, match=word):
+        call(chat.open(video))
+
+
+def test_the_model_inside_the_package_answers_or_is_said_to_be_missing(video):
+    try:
+        assert mv.VideoChat.from_pretrained("tiny", device="cpu").open(video).ask("What happens?").text
+    except mv.ModelError as error:
+        assert "tiny" in str(error)

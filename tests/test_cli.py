@@ -1,0 +1,337 @@
+"""What a person at a terminal sees: words on stdout, everything else on stderr, and an exit status that tells."""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import pytest
+
+from making import SUBTITLES, write_sound, write_video
+
+PROGRAM = [sys.executable, "-m", "minigpt4_video"]
+
+
+def test_ask_prints_the_answer_alone_on_stdout(command, subtitled, random_model):
+    status, out, err = command("ask", subtitled, "What happens?", "--model", random_model)
+
+    assert status == 0
+    assert out.count("\n") >= 1 and out.strip()
+    assert "clip.srt" in err and "cpu" in err
+    assert "clip.srt" not in out
+
+
+def test_ask_as_json_is_one_object_that_tells_the_plan(command, subtitled, random_model):
+    status, out, _ = command("ask", subtitled, "What happens?", "--model", random_model, "--json", "--frames", 3)
+
+    told = json.loads(out)
+    assert status == 0
+    assert told["question"] == "What happens?" and told["subtitles"] == "clip.srt"
+    assert told["plan"]["frames"] == 3
+    assert told["plan"]["kept_subtitles"] == ["hello from the start", "we are nearly done", ""]
+    assert told["confidence"] <= 0
+
+
+def test_the_answer_is_the_same_words_streamed_and_as_json(command, video, random_model):
+    arguments = ["ask", video, "What happens?", "--model", random_model, "--max-new-tokens", 12]
+    _, streamed, _ = command(*arguments)
+    _, told, _ = command(*arguments, "--json")
+
+    # Random weights also say control characters, which a terminal is never given.
+    said = "".join(c for c in json.loads(told)["answer"] if c.isprintable())
+    assert "".join(c for c in streamed if c.isprintable()) == said
+
+
+def test_the_model_can_be_named_in_the_environment(command, video, random_model, monkeypatch):
+    monkeypatch.setenv("MINIGPT4_VIDEO_MODEL", str(random_model))
+    assert command("ask", video, "What happens?", "--max-new-tokens", 2)[0] == 0
+
+
+def test_a_report_is_written_beside_the_answer(command, subtitled, random_model, tmp_path):
+    report = tmp_path / "answer.html"
+    status, out, err = command("ask", subtitled, "What <happens>?", "--model", random_model, "--report", report)
+
+    page = report.read_text(encoding="utf-8")
+    assert status == 0 and out.strip() and str(report) in err
+    assert "What &lt;happens&gt;?" in page and page.count("data:image/jpeg;base64,") == 4
+    assert "hello from the start" in page
+
+
+def test_caption_asks_in_the_style_and_language(command, video, random_model):
+    status, out, _ = command("caption", video, "--style", "tags", "--language", "zh", "-m", random_model, "--json")
+
+    assert status == 0
+    assert "关键词" in json.loads(out)["question"]
+
+
+def test_chat_answers_line_by_line_and_an_empty_line_begins_again(command, video, random_model, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What happens?\nAnd then?\n\nWhat happens?\n"))
+    status, out, err = command("chat", video, "-m", random_model, "--max-new-tokens", 6)
+
+    answers = out.rstrip("\n").split("\n")
+    assert status == 0 and "new conversation" in err
+    assert answers[0] == answers[-1]
+
+
+def test_inspect_tells_streams_frames_and_plan_without_weights(command, subtitled, random_model, tmp_path):
+    bare = shutil.copytree(random_model, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    status, out, _ = command("inspect", subtitled, "-m", bare)
+
+    assert status == 0
+    assert "64 x 48" in out and "h264" in out and "clip.srt" in out
+    assert "hello from the start" in out and "of the 256 tokens" in out
+
+
+def test_inspect_as_json_and_its_contact_sheet(command, subtitled, random_model, tmp_path):
+    sheet = tmp_path / "frames.png"
+    status, out, err = command("inspect", subtitled, "-m", random_model, "--frames", 2, "--json", "--sheet", sheet)
+
+    told = json.loads(out)
+    assert status == 0 and str(sheet) in err
+    assert told["streams"]["width"] == 64 and told["streams"]["codec"] == "h264"
+    assert [frame["subtitle"] for frame in told["frames"]] == ["hello from the start", "we are nearly done"]
+    assert [frame["time"] for frame in told["frames"]] == pytest.approx([0.5, 1.5], abs=0.126)
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_inspect_says_which_frames_do_not_fit(command, tmp_path, random_model):
+    folder = shutil.copytree(random_model, tmp_path / "narrow")
+    settings = json.loads((folder / "processor_config.json").read_text())
+    (folder / "processor_config.json").write_text(json.dumps(settings | {"frames": 8, "window": 60}))
+
+    status, out, _ = command("inspect", write_video(tmp_path / "clip.mp4"), "-m", folder, "--question", "What?")
+
+    assert status == 0
+    assert "left out" in out
+
+
+def test_a_terminal_is_not_given_what_it_would_obey(command, video, random_model):
+    video.with_suffix(".srt").write_text(
+        "1\n00:00:00,000 --> 00:00:01,000\nred \x1b[31m alarm \x07\n", encoding="utf-8"
+    )
+    status, out, err = command("inspect", video, "-m", random_model)
+
+    assert status == 0 and "alarm" in out
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", out + err)
+
+
+def test_models_tells_what_each_needs(command):
+    status, out, _ = command("models", "--json")
+
+    known = {model["name"]: model for model in json.loads(out)["models"]}
+    assert status == 0
+    assert known["llama2-7b"]["memory_gib"] > 12 and known["llama2-7b"]["needs"]
+    assert "llama2-7b" in command("models")[1]
+
+
+def test_doctor_tells_versions_and_tries_the_model(command, random_model):
+    status, out, _ = command("doctor", "--model", random_model)
+
+    assert status == 0
+    assert f"av               {av.__version__}" in out and "ready" in out
+
+
+def test_train_lists_the_recipes_that_come_with_the_package(command):
+    status, out, _ = command("train", "--list")
+
+    assert status == 0
+    assert all(not name.endswith(".toml") for name in out.split())
+
+
+# ---- what is refused: one line on stderr, status 2, nothing on stdout
+
+
+def refused(result: tuple[int, str, str], *words: str) -> None:
+    status, out, err = result
+    assert status == 2, err
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    for word in words:
+        assert word in err
+
+
+@pytest.mark.parametrize("verb", ["ask", "caption", "chat", "inspect"])
+def test_a_missing_video_is_refused(command, verb, tmp_path):
+    question = ["What happens?"] if verb == "ask" else []
+    refused(command(verb, tmp_path / "nowhere.mp4", *question), "nowhere.mp4")
+
+
+def test_a_folder_an_empty_and_a_non_video_file_are_refused(command, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "letter.mp4").write_text("Dear video, how are you?", encoding="utf-8")
+    for name in ["", "empty.mp4", "letter.mp4"]:
+        refused(command("ask", tmp_path / name, "What happens?"), name)
+
+
+def test_a_file_with_sound_only_is_refused(command, tmp_path):
+    refused(command("ask", write_sound(tmp_path / "song.m4a"), "What happens?"), "song.m4a")
+
+
+def test_a_file_cut_before_its_index_is_refused(command, video, tmp_path):
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(video.read_bytes()[:700])
+    refused(command("ask", cut, "What happens?"), "cut.mp4")
+
+
+@pytest.mark.parametrize("question", ["", "   "])
+def test_an_empty_question_is_refused(command, video, question):
+    refused(command("ask", video, question), "question")
+
+
+def test_more_frames_than_the_context_holds_are_refused(command, tmp_path, random_model):
+    video = write_video(tmp_path / "long.mp4", seconds=16)
+    refused(command("ask", video, "What happens?", "-m", random_model, "--frames", 100), "100 frames", "256")
+
+
+def test_a_question_that_the_context_cannot_hold_is_refused(command, video, random_model):
+    refused(command("ask", video, "why? " * 400, "-m", random_model), "256")
+
+
+def test_missing_unreadable_and_wrongly_named_subtitles_are_refused(command, video, random_model, tmp_path):
+    noise = tmp_path / "noise.srt"
+    noise.write_bytes(bytes(range(256)) * 8)
+    latin = tmp_path / "latin.srt"
+    latin.write_bytes(SUBTITLES.replace("hello", "café").encode("cp1252"))
+    ask = ["ask", video, "What happens?", "-m", random_model, "--subtitles"]
+
+    refused(command(*ask, tmp_path / "none.srt"), "none.srt")
+    refused(command(*ask, noise), "noise.srt")
+    refused(command(*ask, latin, "--encoding", "utf-8"), "latin.srt", "utf-8")
+    refused(command(*ask, latin, "--encoding", "klingon"), "klingon")
+    assert command(*ask, latin, "--encoding", "cp1252")[0] == 0
+
+
+def test_subtitles_longer_than_the_video_are_all_shown_to_the_model(command, video, random_model):
+    late = SUBTITLES + "\n3\n00:10:00,000 --> 00:10:02,000\nlong after the end\n"
+    video.with_suffix(".srt").write_text(late, encoding="utf-8")
+    status, out, _ = command("ask", video, "What happens?", "-m", random_model, "--json")
+
+    assert status == 0
+    assert json.loads(out)["plan"]["kept_subtitles"][-1] == "long after the end"
+
+
+def test_what_is_no_model_is_refused(command, video, tmp_path):
+    (tmp_path / "folder").mkdir()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "llama"}')
+    ask = ["ask", video, "What happens?", "-m"]
+
+    refused(command(*ask, tmp_path / "folder"), "config.json")
+    refused(command(*ask, "no-such-model"), "no-such-model")
+    refused(command(*ask, other), "llama")
+    refused(command(*ask, "llama2-7b"), "convert")
+
+
+def test_a_model_folder_without_its_weights_or_with_damaged_ones_is_refused(command, video, random_model, tmp_path):
+    ask = ["ask", video, "What happens?", "-m"]
+    bare = shutil.copytree(random_model, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    refused(command(*ask, bare), "weights")
+    damaged = shutil.copytree(random_model, tmp_path / "damaged")
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    refused(command(*ask, damaged), "weights")
+
+
+def test_a_device_that_is_not_there_is_refused(command, video, random_model):
+    refused(command("ask", video, "What happens?", "-m", random_model, "--device", "abacus"), "abacus")
+
+
+def test_a_place_where_no_report_can_be_written_is_refused_before_the_work(command, video, tmp_path):
+    refused(command("ask", video, "What?", "-m", "no-model", "--report", tmp_path / "no" / "r.html"), "r.html")
+    refused(command("inspect", video, "-m", "no-model", "--sheet", tmp_path), str(tmp_path))
+
+
+def test_nothing_is_half_written_when_the_answer_fails(command, video, random_model, tmp_path):
+    report = tmp_path / "out" / "r.html"
+    report.parent.mkdir()
+    refused(command("ask", video, "why? " * 400, "-m", random_model, "--report", report))
+    assert list(report.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ask"],
+        ["fly"],
+        ["ask", "clip.mp4", "Q?", "--frames", "0"],
+        ["ask", "c.mp4", "Q?", "--dtype", "int3"],
+        ["train"],
+    ],
+)
+def test_wrong_usage_is_refused(command, arguments):
+    refused(command(*arguments))
+
+
+def test_an_override_without_a_value_is_refused(command):
+    refused(command("train", "tiny/stage3", "--set", "frames"), "KEY=VALUE")
+
+
+# ---- names and streams
+
+
+def test_a_chinese_name_and_one_that_begins_with_a_dash_are_files(command, random_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ["厨房 里.mp4", "-clip.mp4", "100%-[x].mp4"]:
+        write_video(tmp_path / name)
+        status, out, err = command("ask", name, "What happens?", "-m", random_model, "--max-new-tokens", 4)
+        assert status == 0 and out.strip(), err
+
+
+def test_a_fault_of_ours_is_one_line_and_status_one(command, video, random_model, monkeypatch):
+    monkeypatch.setattr("minigpt4_video.inference.chat.VideoChat.open", lambda *_, **__: 1 / 0)
+    status, out, err = command("ask", video, "What happens?", "-m", random_model)
+
+    assert status == 1 and out == ""
+    assert err.startswith("internal fault: ZeroDivisionError") and err.count("\n") == 1
+
+
+def test_no_arguments_show_the_help(command):
+    status, out, _ = command()
+    assert status == 0 and "ask" in out and "Exit status" in out
+
+
+def test_the_module_runs_as_the_command(video, random_model):
+    done = subprocess.run(
+        [*PROGRAM, "ask", str(video), "What happens?", "-m", str(random_model), "--max-new-tokens", "4"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert done.stderr.count("\n") == 1, "only the line about model and subtitles, none of the libraries' noise"
+
+
+def test_a_reader_that_leaves_early_is_no_fault(random_model):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*PROGRAM, "models"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=120
+    )
+    os.close(writer)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_an_interruption_ends_with_status_130(video, random_model):
+    program = subprocess.Popen(
+        [*PROGRAM, "chat", str(video), "-m", str(random_model)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stderr is not None
+    assert "model:" in program.stderr.readline()
+    time.sleep(0.3)
+    program.send_signal(signal.SIGINT)
+    assert program.wait(timeout=60) == 130
+    assert "Traceback" not in program.stderr.read()
