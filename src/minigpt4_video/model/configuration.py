@@ -14,7 +14,8 @@ class MiniGPT4VideoConfig(PretrainedConfig):  # type: ignore[misc]
 
     `text_config` may be the configuration of any causal language model of transformers. `image_token_id` is the
     placeholder that stands for one frame token in `input_ids`; it is never looked up in the embedding table, so it may
-    lie beyond the vocabulary (the default: the first id after it), where it can never be generated either.
+    lie beyond the vocabulary (the default: the first id after it), where it can never be generated either. An untrained
+    tower begins with deviation 0.02, where transformers' own default of 1e-10 for this class would not train.
     """
 
     model_type = "minigpt4_video"
@@ -28,7 +29,7 @@ class MiniGPT4VideoConfig(PretrainedConfig):  # type: ignore[misc]
 
     def __post_init__(self, **kwargs: Any) -> None:
         if not isinstance(self.vision_config, PretrainedConfig):
-            self.vision_config = Blip2VisionConfig(**(self.vision_config or {}))
+            self.vision_config = Blip2VisionConfig(**{"initializer_range": 0.02, **(self.vision_config or {})})
         if not isinstance(self.text_config, PretrainedConfig):
             text = dict(self.text_config or {})
             self.text_config = CONFIG_MAPPING[text.pop("model_type", "llama")](**text)

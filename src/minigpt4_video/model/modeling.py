@@ -136,31 +136,36 @@ class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
         is_frame = input_ids == self.config.image_token_id  # (batch, sequence)
         embeds = self.get_input_embeddings()(input_ids.masked_fill(is_frame, 0))
         if pixel_values is None and image_features is None:
-            self._check_count(is_frame, 0)
+            self.check_count(is_frame, 0)
             return embeds, None
         if pixel_values is not None:
             features = self.get_image_features(pixel_values)
         else:
             features = self.multi_modal_projector(image_features)
-        self._check_count(is_frame, features.shape[0] * features.shape[1])
+        self.check_count(is_frame, features.shape[0] * features.shape[1])
         features = features.to(embeds.device, embeds.dtype)
         return embeds.masked_scatter(is_frame[..., None], features), features
 
-    def _check_count(self, is_frame: torch.Tensor, tokens: int) -> None:
+    def check_count(self, is_frame: torch.Tensor, tokens: int) -> None:
+        """Raises ModelError unless `is_frame` (batch, sequence) marks as many positions as there are frame tokens."""
         if torch.compiler.is_compiling() or (tokens == 0 and is_frame.shape[1] == 1):
             return  # one decoded word is never a placeholder, and looking would stall the device at every step
         placeholders = int(is_frame.sum())
+        each = self.config.tokens_per_frame
         if placeholders != tokens:
-            each = self.config.tokens_per_frame
             raise ModelError(
                 f"the text has {placeholders} frame placeholders, but {tokens} frame tokens were given "
                 f"({tokens // each} frames of {each}); give one frame for every <ImageHere>"
+            )
+        if (is_frame.sum(dim=1) % each).any():
+            raise ModelError(
+                f"a row ends amid a frame: {is_frame.sum(dim=1).tolist()} placeholders in frames of {each}"
             )
 
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,  # a dict from generate, by kind of layer
         position_ids: torch.Tensor | None = None,
         past_key_values: Any | None = None,
         inputs_embeds: torch.Tensor | None = None,
@@ -179,7 +184,7 @@ class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
             inputs_embeds, features = self.embed(input_ids, pixel_values, image_features)
         elif pixel_values is not None or image_features is not None:
             raise ModelError("inputs_embeds hold the frames already; leave out pixel_values and image_features")
-        if attention_mask is not None and attention_mask.ndim == 4 and attention_mask.dtype == torch.bool:
+        if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 4 and attention_mask.dtype == torch.bool:
             hidden = torch.full((), torch.finfo(inputs_embeds.dtype).min, dtype=inputs_embeds.dtype)  # eager adds masks
             attention_mask = torch.where(attention_mask, 0.0, hidden.to(attention_mask.device))
         kwargs.pop("return_dict", None)
@@ -325,15 +330,21 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
         input_ids: torch.Tensor,
         inputs_embeds: torch.Tensor | None = None,  # named, because generate() reads this signature too
         pixel_values: torch.Tensor | None = None,
-        image_features: torch.Tensor | None = None,
+        image_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Frames go in with the prompt; later steps find them in the cache."""
+        """Frames go in with the prompt; later steps find them in the cache.
+
+        `image_features` are all frames, or one tensor for each row as it was before beams multiplied the rows.
+        """
         prepared: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         if is_first_iteration or not kwargs.get("use_cache", True):
+            if image_features is not None and not isinstance(image_features, torch.Tensor):
+                copies = len(input_ids) // len(image_features)
+                image_features = torch.cat([row for row in image_features for _ in range(copies)])
             prepared["pixel_values"] = pixel_values
             prepared["image_features"] = image_features
         return prepared
@@ -360,12 +371,15 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
             value = kwargs.get(name)
             return value if value is not None else getattr(settings, name, None)
 
-        has_frames = kwargs.get("pixel_values") is not None or kwargs.get("image_features") is not None
+        pixels, features = kwargs.pop("pixel_values", None), kwargs.pop("image_features", None)
+        has_frames = pixels is not None or features is not None
         if has_frames and (kwargs.get("assistant_model") is not None or asked("prompt_lookup_num_tokens")):
             raise ModelError(
                 "assisted and prompt-lookup decoding cannot read frames; leave out assistant_model and "
                 "prompt_lookup_num_tokens"
             )
+        if has_frames:
+            kwargs["image_features"] = self._rows_of_features(ids, embeds, pixels, features)
         prompt_length = 0 if ids is None else ids.shape[1]
         processors = LogitsProcessorList()
         penalty, ngram = asked("repetition_penalty"), asked("no_repeat_ngram_size")
@@ -381,3 +395,24 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
             processors.append(SuppressTokensLogitsProcessor([token], device=device))
         processors.extend(logits_processor or [])
         return super().generate(inputs, generation_config, logits_processor=processors, **kwargs)
+
+    def _rows_of_features(
+        self,
+        ids: torch.Tensor | None,
+        embeds: torch.Tensor | None,
+        pixels: torch.Tensor | None,
+        features: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, ...]:
+        """Merged features, one tensor a row: beams multiply rows, and would multiply single frames in a flat tensor."""
+        if ids is None or embeds is not None:
+            raise ModelError("inputs_embeds hold the frames already; leave out pixel_values and image_features")
+        if pixels is not None and features is not None:
+            raise ModelError("pixel_values and image_features were both given; give one of them")
+        if pixels is not None:
+            with torch.no_grad():
+                features = self.model.get_merged_features(pixels)
+        assert features is not None  # one of the two was given
+        is_frame = ids == self.config.image_token_id
+        self.model.check_count(is_frame, features.shape[0] * features.shape[1])
+        frames: list[int] = (is_frame.sum(dim=1) // self.config.tokens_per_frame).tolist()
+        return tuple(features.split(frames))

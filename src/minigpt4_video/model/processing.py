@@ -322,8 +322,8 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         if not parts:
             if around + self.answer_reserve > self.window:
                 raise PlanError(
-                    f"this conversation ({around} tokens) and the room for the answer ({self.answer_reserve}) do "
-                    f"not fit the window of {self.window} tokens; say less, or ask for a shorter answer"
+                    f"this conversation ({around} tokens) and the room for the answer ({self.answer_reserve}) do not "
+                    f"fit the window of {self.window} tokens; say less, or ask for a shorter answer"
                 )
             return Prepared(text, tuple(images), (), (), ())
         share = (self.window - self.answer_reserve - around) // len(parts)
