@@ -155,8 +155,11 @@ def _dialogues(text: str) -> Iterable[Cue]:
     fields = EVENT_FIELDS
     for line in text.split("\n"):
         kind, _, rest = line.partition(":")
-        if kind == "Format" and "text" in rest.lower():
-            fields = [field.strip().lower() for field in rest.split(",")]
+        if kind == "Format":
+            named = [field.strip().lower() for field in rest.split(",")]
+            fields = (
+                named if {"start", "end", "text"} <= set(named) else fields
+            )  # the styles have a line of the kind too
         elif kind == "Dialogue":
             values = dict(zip(fields, rest.split(",", len(fields) - 1), strict=False))
             start, end = (EVENT_TIME.fullmatch(values.get(key, "").strip()) for key in ("start", "end"))

@@ -30,6 +30,10 @@ Times = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 TEXT_SUBTITLES = {"ass", "ssa", "subrip", "srt", "text", "mov_text", "webvtt", "microdvd", "subviewer", "sami"}
 
+# Formats whose headers tell the duration; others are estimated by FFmpeg from the bit rate or the last packets.
+TIMED_FORMATS = {"mp4", "matroska", "avi", "asf"}
+LARGE_FILE = 64 * 2**20
+
 # Where a packet's presentation time is that of its frame and a key frame can be trusted.
 SEEKABLE_FORMATS = {"mp4", "matroska"}
 SELECTABLE_CODECS = {"h264", "hevc", "vp8", "vp9", "libdav1d"}
@@ -120,6 +124,9 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
         if first is None:
             raise MediaError(f"{shown(file)} holds no frame that can be decoded; it is damaged: download it again.")
         info = _describe(container, stream, first)
+        tells_duration = bool(set(info.container.split(",")) & TIMED_FORMATS) or file.stat().st_size > LARGE_FILE
+        if not (tells_duration and info.duration > 0):
+            info = _counted(container, stream, first, info)
     return info if info.duration > 0 and info.fps > 0 else _measured(file, info)
 
 
@@ -577,6 +584,23 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream, fi
         return 0.0
     end = (container.duration + (container.start_time or 0)) / av.time_base
     return float(max(end - float(begin), 0.0) or container.duration / av.time_base)
+
+
+def _counted(
+    container: av.container.InputContainer, stream: av.VideoStream, first: av.VideoFrame, info: VideoInfo
+) -> VideoInfo:
+    """The same with the duration that the packets have; unchanged where they have no times."""
+    if first.pts is None or not stream.time_base:
+        return info
+    end, lasts = first.pts, round(1 / ((info.fps or 25) * stream.time_base))
+    try:
+        for packet in container.demux(stream):
+            if packet.pts is not None and packet.pts >= end:
+                end, lasts = packet.pts, packet.duration or lasts
+    except DECODER_ERRORS:
+        logger.info("counting the packets of a damaged file stopped at the damage")
+    duration = float((end + lasts - first.pts) * stream.time_base)
+    return replace(info, duration=duration, frames=stream.frames or max(1, round(duration * info.fps)))
 
 
 def _measured(file: Path, info: VideoInfo) -> VideoInfo:

@@ -1,0 +1,191 @@
+import logging
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numbered import write_sound, write_video
+
+from minigpt4_video.media import Cue, MediaError, SubtitleSource, find_subtitles, read_subtitles
+
+SRT = "1\n00:00:01,000 --> 00:00:02,500\nhello there\n\n2\n00:00:03,000 --> 00:00:04,000\nsecond\nline\n"
+CUES = [Cue(1.0, 2.5, "hello there"), Cue(3.0, 4.0, "second line")]
+
+
+def written(folder: Path, text: str | bytes, name: str = "clip.srt") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SRT,
+        SRT.replace("\n", "\r\n"),
+        SRT.replace("\n", "\r"),
+        SRT.replace(",", "."),
+        SRT.replace("1\n00", "00").replace("2\n00", "00"),
+        SRT.replace("00:00:0", "00:0"),
+        "WEBVTT - title\n\nNOTE a remark\n\nSTYLE\n::cue { color: red }\n\n" + SRT.replace(",", "."),
+        "\ufeff" + SRT,
+        SRT.replace("hello", "<i>hello</i>").replace("second", "{\\an8}<font color='red'>second</font>"),
+        SRT.replace("02,500", "02,500 X1:10 X2:20 align:start"),
+        SRT + "\n3\n00:00:09,000 --> 00:00:10,000\n\n\n4\n00:00:11,000 --> 00:00:12,000\n<b> </b>\n",
+    ],
+)
+def test_the_two_cues_are_read_in_every_spelling(tmp_path: Path, text: str) -> None:
+    assert read_subtitles(written(tmp_path, text)) == CUES
+
+
+def test_cues_come_by_their_start(tmp_path: Path) -> None:
+    text = "00:00:05.000 --> 00:00:06.000\nlater\n\n00:00:01.000 --> 00:00:09.000\nearlier\n"
+    assert [cue.text for cue in read_subtitles(written(tmp_path, text))] == ["earlier", "later"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("<v Anna>hi</v>", "Anna: hi"),
+        ("<v.loud Anna Maria>hi</v> <v Ben>ho</v>", "Anna Maria: hi Ben: ho"),
+        ("hello<00:00:01.500><c> world</c>", "hello world"),
+        ("<c.yellow.bg_blue>go</c> &amp; <ruby>漢<rt>kan</rt></ruby>", "go & 漢kan"),
+        ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
+        ("- yes\n- no", "- yes - no"),
+    ],
+)
+def test_markup_goes_and_speakers_stay(tmp_path: Path, line: str, words: str) -> None:
+    text = f"WEBVTT\n\n00:01.000 --> 00:02.000 line:0\n{line}\n"
+    assert read_subtitles(written(tmp_path, text, "clip.vtt")) == [Cue(1.0, 2.0, words)]
+
+
+def test_substation_alpha_keeps_names_and_drops_drawings_and_damaged_events(tmp_path: Path) -> None:
+    text = (
+        "[Script Info]\n\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+        "Dialogue: 0,0:00:03.00,0:00:04.50,Default,Anna,0,0,0,,{\\i1}one{\\i0}, two\\Nthree\n"
+        "Comment: 0,0:00:03.00,0:00:04.50,Default,,0,0,0,,not shown\n"
+        "Dialogue: 0,0:00:05.00,0:00:06.00,Default,,0,0,0,,{\\p1}m 0 0 l 9 9{\\p0}\n"
+        "Dialogue: 0,bad,0:00:06.00,Default,,0,0,0,,no time\n"
+        "Dialogue: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,{a remark}first\n"
+    )
+    for name in ("clip.ass", "clip.ssa"):
+        assert read_subtitles(written(tmp_path, text, name)) == [
+            Cue(1.0, 2.0, "first"),
+            Cue(3.0, 4.5, "Anna: one, two three"),
+        ]
+
+
+def test_frame_counts_become_seconds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_subtitles(written(tmp_path, "{1}{1}50\n{100}{150}a|b\n", "clip.sub")) == [Cue(2.0, 3.0, "a b")]
+    with caplog.at_level(logging.WARNING):
+        assert read_subtitles(written(tmp_path, "{100}{150}{y:i}a\n", "clip.sub")) == [Cue(4.0, 6.0, "a")]
+    assert "25 a second are assumed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "encoding"),
+    [
+        ("Где ты был вчера вечером? Я искал тебя весь день.", "utf-16"),
+        ("Где ты был вчера вечером? Я искал тебя весь день.", "utf-8-sig"),
+        ("Где ты был вчера вечером? Я искал тебя весь день.", "cp1251"),
+        ("今天我们去公园散步，天气非常好，大家都很高兴。", "gb18030"),
+        ("今日は公園を散歩します。とても楽しいです。", "shift_jis"),
+        ("Où est passé le garçon ? Il était là, près de l'école.", "cp1252"),
+    ],
+)
+def test_the_encoding_is_found(tmp_path: Path, words: str, encoding: str) -> None:
+    text = "".join(f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\n{words}\n\n" for n in range(1, 6))
+    path = written(tmp_path, text.encode(encoding))
+    assert {cue.text for cue in read_subtitles(path)} == {words}
+
+
+def test_an_encoding_that_is_named_is_used(tmp_path: Path) -> None:
+    path = written(tmp_path, SRT.replace("hello", "Ça").encode("cp437"))
+    assert read_subtitles(path, encoding="cp437")[0].text == "Ça there"
+    with pytest.raises(MediaError, match="is not written in ascii"):
+        read_subtitles(path, encoding="ascii")
+    with pytest.raises(MediaError, match="There is no encoding 'klingon'"):
+        read_subtitles(path, encoding="klingon")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b"WEBVTT\n\n", "holds no subtitle"),
+        (b"no times here\n", "is not a subtitle file that can be read"),
+        (bytes(range(256)) * 20, "is not a"),
+    ],
+)
+@pytest.mark.parametrize("name", ["clip.srt", "clip.bin"])
+def test_what_holds_no_subtitle_is_refused_in_one_sentence(
+    tmp_path: Path, content: bytes, says: str, name: str
+) -> None:
+    with pytest.raises(MediaError) as error:
+        read_subtitles(written(tmp_path, content, name))
+    assert says in str(error.value) and name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_subtitles_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"There is no file .*absent\.srt"):
+        read_subtitles(tmp_path / "absent.srt")
+
+
+@pytest.mark.parametrize(("name", "codec"), [("clip.mkv", "srt"), ("clip.mkv", "ass"), ("clip.mp4", "mov_text")])
+def test_tracks_inside_a_video_are_read(tmp_path: Path, name: str, codec: str) -> None:
+    said = [("eng", 0.5, 1.0, "hello {\\i1}you{\\i0}"), ("eng", 1.0, 1.5, "again"), ("fre", 0.5, 1.5, "oui")]
+    path = write_video(tmp_path / name, range(50), subtitles=said, subtitle_codec=codec)
+    assert read_subtitles(path) == [Cue(0.5, 1.0, "hello you"), Cue(1.0, 1.5, "again")]
+    assert read_subtitles(path, track=1) == [Cue(0.5, 1.5, "oui")]
+    assert find_subtitles(path) == SubtitleSource(path, 0, "eng")
+    with pytest.raises(MediaError, match="has 2 subtitle tracks, so none with the number 2"):
+        read_subtitles(path, track=2)
+
+
+def test_a_video_without_subtitles_says_so(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", range(5))
+    assert find_subtitles(path) is None
+    for silent in (path, write_sound(tmp_path / "sound.wav")):
+        with pytest.raises(MediaError, match="holds no subtitle track with text"):
+            read_subtitles(silent)
+
+
+def test_a_file_beside_the_video_is_taken_before_a_track_in_it(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "my.clip.mkv", range(50), subtitles=[("eng", 0.0, 1.0, "inside")])
+    written(tmp_path, SRT, "other.srt")
+    written(tmp_path, SRT, "my.clip.txt")
+    written(tmp_path, SRT, "my.clip 2.srt")
+    assert find_subtitles(video) == SubtitleSource(video, 0, "eng")
+    for name, language in (("my.clip.zh.vtt", "zh"), ("my.clip.en.SRT", "en"), ("my.clip.vtt", None)):
+        path = written(tmp_path, SRT, name)
+        assert find_subtitles(video) == SubtitleSource(path, None, language)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**7), st.integers(0, 10**5), st.text(string.ascii_letters + "é中", min_size=1)),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, said: list[tuple[int, int, str]]) -> None:
+    def clock(ms: int) -> str:
+        return f"{ms // 3600000:02d}:{ms // 60000 % 60:02d}:{ms // 1000 % 60:02d},{ms % 1000:03d}"
+
+    text = "".join(f"{clock(start)} --> {clock(start + length)}\n{words}\n\n" for start, length, words in said)
+    expected = [Cue(start / 1000, (start + length) / 1000, words) for start, length, words in said]
+    path = written(tmp_path_factory.mktemp("subtitles"), text)
+    assert sorted(read_subtitles(path)) == sorted(expected)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.binary(max_size=300), st.text("0123456789:,.->\n <>{}\\[]WEBVTabc\r\0", max_size=300)))
+def test_no_file_does_worse_than_a_media_error(tmp_path_factory: pytest.TempPathFactory, content: bytes | str) -> None:
+    path = written(tmp_path_factory.mktemp("subtitles"), content)
+    try:
+        cues = read_subtitles(path)
+    except MediaError:
+        return
+    assert cues and all(0 <= cue.start <= cue.end and cue.text.strip() for cue in cues)

@@ -1,0 +1,257 @@
+import json
+import logging
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numbered import numbers_of, write_animation, write_sound, write_video
+from PIL import Image
+
+from minigpt4_video.media import MediaError, probe, read_clip, read_frames, sample_times
+from minigpt4_video.media import video as video_module
+from minigpt4_video.media.video import _read_all, _read_selected
+
+
+@pytest.fixture(scope="module")
+def long_gop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten seconds of 25 frames a second, B-frames, a key frame every 2 s."""
+    path = tmp_path_factory.mktemp("videos") / "long.mp4"
+    return write_video(path, range(250), g="50", bf="3", sc_threshold="0")
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames at 0, 40, 80, 1000, 1040, 2500, 2510 and 4000 ms."""
+    path = tmp_path_factory.mktemp("videos") / "uneven.mkv"
+    return write_video(path, [0, 40, 80, 1000, 1040, 2500, 2510, 4000], Fraction(1, 1000))
+
+
+def test_probe_tells_what_is_in_the_file(long_gop: Path) -> None:
+    info = probe(long_gop)
+    assert (info.duration, info.width, info.height, info.fps, info.frames) == (10.0, 64, 48, 25.0, 250)
+    assert (info.codec, info.rotation, info.mirrored, info.has_audio, info.subtitle_tracks) == (
+        "h264",
+        0,
+        False,
+        False,
+        (),
+    )
+
+
+def test_even_times_are_the_middles_of_equal_spans_of_the_whole_video(long_gop: Path) -> None:
+    assert sample_times(probe(long_gop), 4).tolist() == [1.25, 3.75, 6.25, 8.75]
+
+
+def test_a_clip_is_spread_over_the_whole_video(long_gop: Path) -> None:
+    clip = read_clip(long_gop, 10)
+    assert numbers_of(clip.frames) == [12, 37, 62, 87, 112, 137, 162, 187, 212, 237]
+    assert clip.times == pytest.approx(np.array(numbers_of(clip.frames)) / 25)
+    assert (clip.frames.dtype, clip.frames.shape, clip.duration) == (np.uint8, (10, 48, 64, 3), 10.0)
+
+
+def test_a_part_of_a_video_keeps_the_times_of_the_whole(long_gop: Path) -> None:
+    clip = read_clip(long_gop, 2, start=4.0, end=6.0)
+    assert numbers_of(clip.frames) == [112, 137]
+    assert clip.times == pytest.approx([4.48, 5.48])
+
+
+def test_the_frame_shown_then_comes_whatever_the_rate(uneven: Path) -> None:
+    clip = read_frames(uneven, [0.0, 0.039, 0.04, 0.999, 1.02, 2.505, 2.6, 3.999])
+    assert numbers_of(clip.frames) == [0, 0, 1, 2, 3, 5, 6, 6]
+    again = read_frames(uneven, [2.6, 0.999])
+    assert numbers_of(again.frames) == [6, 2]
+    assert again.times == pytest.approx([2.51, 0.08])
+
+
+def test_times_before_and_after_the_video_get_its_first_and_last_frame(long_gop: Path) -> None:
+    assert numbers_of(read_frames(long_gop, [-3.0, 99.0]).frames) == [0, 249]
+
+
+def test_a_video_with_fewer_frames_than_asked_for_gives_each_once(uneven: Path) -> None:
+    clip = read_clip(uneven, 20)
+    assert numbers_of(clip.frames) == list(range(8))
+    assert clip.times == pytest.approx([0, 0.04, 0.08, 1.0, 1.04, 2.5, 2.51, 4.0])
+
+
+def test_the_same_frame_comes_again_where_the_video_has_enough(long_gop: Path) -> None:
+    assert numbers_of(read_frames(long_gop, [1.0, 1.01, 1.02]).frames) == [25, 25, 25]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(-1, 12), min_size=1, max_size=6))
+def test_seeking_and_passing_over_frames_gives_what_decoding_all_gives(long_gop: Path, times: list[float]) -> None:
+    times = sorted(times)
+    quick, _ = _read_selected(long_gop, times, None)
+    slow, _, _ = _read_all(long_gop, times, None)
+    assert [time for time, _ in quick] == [time for time, _ in slow]
+    assert all((one == other).all() for (_, one), (_, other) in zip(quick, slow, strict=True))
+
+
+def test_far_apart_frames_are_reached_by_seeking(long_gop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sought: list[int] = []
+    seek = video_module._Selection._seek
+    monkeypatch.setattr(
+        video_module._Selection, "_seek", lambda self, limit: (sought.append(limit), seek(self, limit))[1]
+    )
+    assert numbers_of(read_frames(long_gop, [1.0, 9.0]).frames) == [25, 225]
+    assert len(sought) == 1
+
+
+@pytest.mark.parametrize("name", ["clip.avi", "clip.mpg", "clip.ts", "clip.flv"])
+def test_containers_that_cannot_be_trusted_to_seek_are_right_too(tmp_path: Path, name: str) -> None:
+    codec = {"clip.avi": "mpeg4", "clip.mpg": "mpeg2video", "clip.ts": "libx264", "clip.flv": "libx264"}[name]
+    path = write_video(tmp_path / name, range(60), codec=codec, g="30")
+    assert numbers_of(read_clip(path, 6).frames) == [5, 15, 25, 35, 45, 55]
+
+
+def test_rotated_frames_are_turned_upright(tmp_path: Path) -> None:
+    plain = read_clip(write_video(tmp_path / "plain.mp4", [0, 1], start_number="1"), 2).frames
+    path = write_video(tmp_path / "turned.mp4", [0, 1], rotation=90)
+    info, turned = probe(path), read_clip(path, 2).frames
+    assert (info.width, info.height, info.rotation) == (48, 64, 270)
+    assert (turned == np.rot90(plain, 1, axes=(1, 2))).all()
+
+
+def test_mirrored_and_turned_frames_follow_the_display_matrix(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "turned.mp4", range(3), rotation=90)
+    plain = np.rot90(read_clip(path, 3).frames, -1, axes=(1, 2))
+    quarter = struct.pack(">9i", 0, -65536, 0, 65536, 0, 0, 0, 0, 1 << 30)
+    data = path.read_bytes()
+    beginning = data.index(quarter[:20])
+    transposed = struct.pack(">9i", 0, 65536, 0, 65536, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(data[:beginning] + transposed[:20] + data[beginning + 20 :])
+    assert (read_clip(path, 3).frames == plain.swapaxes(1, 2)).all()
+    assert probe(path).mirrored
+
+
+def test_size_is_the_bicubic_resize_of_the_whole_frame(long_gop: Path) -> None:
+    whole = read_clip(long_gop, 3).frames
+    small = read_clip(long_gop, 3, size=(28, 20)).frames
+    expected = [np.asarray(Image.fromarray(frame).resize((20, 28), Image.Resampling.BICUBIC)) for frame in whole]
+    assert (small == np.stack(expected)).all()
+
+
+@pytest.mark.parametrize("name", ["still.png", "still.jpg", "still.webp", "still.bmp", "image%03d.png"])
+def test_a_picture_is_a_video_of_one_frame(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (20, 10), (200, 30, 30)).save(tmp_path / name)
+    clip = read_clip(tmp_path / name, 8)
+    assert clip.frames.shape == (1, 10, 20, 3)
+    assert np.abs(clip.frames[0, 5, 5].astype(int) - (200, 30, 30)).max() < 8
+    assert clip.times.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("name", ["moving.gif", "moving.webp"])
+def test_animated_pictures_are_videos(tmp_path: Path, name: str) -> None:
+    path = write_animation(tmp_path / name, [100, 300, 50, 1000])
+    assert probe(path).duration == pytest.approx(1.45)
+    assert numbers_of(read_frames(path, [0.05, 0.2, 1.2]).frames) == [0, 1, 3]
+    assert read_clip(path, 8).times == pytest.approx([0.0, 0.1, 0.4, 0.45])
+
+
+def test_the_original_rule_takes_frames_at_a_step_rounded_down(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", range(89))
+    assert numbers_of(read_clip(path, 45, rule="original").frames) == list(range(45))
+    assert numbers_of(read_clip(path, 4, rule="original").frames) == [0, 22, 44, 66]
+
+
+@pytest.mark.parametrize("name", ["llama2_A", "mistral_A"])
+def test_the_original_rule_gives_the_frames_the_original_saw(shared: Path, name: str) -> None:
+    folder = shared / "golden" / name
+    recorded = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+    case = recorded["video_sampling"]
+    clip = read_clip(folder / case["video"], case["max_frames"], rule="original")
+    assert np.round(clip.times * case["fps"]).tolist() == case["frame_indices"]
+    assert (clip.frames == np.load(folder / "inputs.npz")["frames"]).all()
+    for variant in recorded["prompt_variants"]:
+        times = sample_times(probe(folder / case["video"]), variant["max_frames"], "original")
+        assert np.round(times * case["fps"]).tolist() == [
+            index * variant["sampling_interval"] for index in range(variant["n_frames"])
+        ]
+
+
+def test_a_truncated_file_is_used_as_far_as_it_goes_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_video(tmp_path / "whole.mkv", range(250), g="25")
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with caplog.at_level(logging.WARNING):
+        clip = read_clip(cut, 5)
+    assert "cut.mkv ends after" in caplog.text
+    numbers = numbers_of(clip.frames)
+    assert len(numbers) == 5 and numbers == sorted(set(numbers))
+    assert clip.duration < 7
+    assert numbers[0] < 20 and numbers[-1] / 25 > 0.8 * clip.duration
+
+
+def test_a_damaged_piece_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_video(tmp_path / "whole.ts", range(100), g="10", codec="mpeg2video")
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 600] = bytes(600)
+    path.write_bytes(data)
+    numbers = numbers_of(read_clip(path, 4).frames)
+    assert numbers[0] == 12 and numbers[-1] == 87
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b"just some words\n" * 50, "is not a video file that can be read"),
+        (bytes(range(256)) * 40, "is not a video file that can be read"),
+        (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", "is not a video file that can be read"),
+        (b"ffconcat version 1.0\nfile other.mp4\n", "is not a video file that can be read"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "is not a picture file that can be read"),
+    ],
+)
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.txt"])
+def test_what_is_no_video_is_refused_in_one_sentence(tmp_path: Path, content: bytes, says: str, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    for read in (probe, lambda path: read_clip(path, 4), lambda path: read_frames(path, [0.0])):
+        with pytest.raises(MediaError) as error:
+            read(path)
+        assert says in str(error.value) and name in str(error.value)
+        assert "\n" not in str(error.value) and str(error.value).endswith(".")
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"There is no file .*absent\.mp4; check its name"):
+        read_clip(tmp_path / "absent.mp4", 4)
+    with pytest.raises(MediaError, match="is a folder; name a video file in it"):
+        read_clip(tmp_path, 4)
+    with pytest.raises(MediaError, match="is not an ordinary file"):
+        probe("/dev/null")
+
+
+def test_a_file_with_sound_only_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="holds only sound, not a video"):
+        probe(write_sound(tmp_path / "sound.wav"))
+
+
+def test_a_part_outside_the_video_is_refused_with_its_length(long_gop: Path) -> None:
+    with pytest.raises(MediaError, match=r"lasts 10\.0 s, so there is nothing from 12 s to its end"):
+        read_clip(long_gop, 4, start=12.0)
+
+
+@pytest.mark.parametrize("raised", [MemoryError(), IndexError(), PermissionError(), EOFError(), ValueError()])
+def test_whatever_the_decoder_raises_becomes_a_media_error(
+    long_gop: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("minigpt4_video.media.sources.av.open", fail)
+    with pytest.raises(MediaError, match="is not a video file that can be read"):
+        probe(long_gop)
+
+
+def test_odd_names_are_opened_as_they_are(tmp_path: Path) -> None:
+    for name in ("-dash.mp4", "concat:a|b.mp4", "http:x.mp4", "100%d.mp4", "视频 clip.mp4"):
+        write_video(tmp_path / "made.mp4", range(10)).rename(tmp_path / name)
+        assert len(read_clip(tmp_path / name, 2).frames) == 2
