@@ -84,7 +84,7 @@ def _print(footage: "Footage", plan: "Plan", model: str) -> None:
 
     console = Console(soft_wrap=False, highlight=False)
     console.print(Text(visible(footage.path.name), style="bold"))
-    console.print(Text(footage.facts()))
+    console.print(Text(visible(footage.facts())))
     rows = Table("frame", "time", "subtitle", box=None, pad_edge=False, header_style="dim")
     kept = dict(zip(plan.kept_frames, plan.kept_subtitles, strict=True))
     for index, (time, text) in enumerate(zip(footage.clip.times, footage.texts, strict=True)):

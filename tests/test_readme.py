@@ -1,0 +1,123 @@
+"""The documents' commands are run, their links are followed, and what they leave unrun is at least valid usage."""
+
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+
+
+class Block(NamedTuple):
+    document: str
+    line: int
+    language: str
+    text: str
+    is_run: bool
+
+
+def blocks() -> list[Block]:
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for match in BLOCK.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(Block(str(document.relative_to(ROOT)), line, match[2], match[3], match[1] is None))
+    return found
+
+
+def commands(text: str) -> list[str]:
+    return [line.split("  #")[0].strip() for line in text.splitlines() if line.strip()]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the repository's examples, where commands may write."""
+    from minigpt4_video.model.presets import EMBEDDED
+
+    for needed in (ROOT / "examples" / "clip.mp4", EMBEDDED / "tiny" / "model.safetensors"):
+        if not needed.is_file():
+            pytest.skip(f"{needed} is absent")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(line: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """One command line in this process; importing torch anew for each would take most of the time."""
+    from minigpt4_video.cli import main
+
+    before, _, after = line.rpartition(" | ")
+    if before:
+        assert shlex.split(before)[0] == "echo"
+        monkeypatch.setattr(sys, "stdin", io.StringIO(shlex.split(before)[1] + "\n"))
+    words = shlex.split(after)
+    if words[0] == "make":
+        return (
+            run(made_by(words[1]), monkeypatch)
+            if words[1] == "ask"
+            else subprocess.call(["make", "-n", words[1]], cwd=ROOT)
+        )
+    assert words[0] == "minigpt4-video"
+    return main(words[1:])
+
+
+def made_by(target: str) -> str:
+    """The last command that a make target runs."""
+    told = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return told.splitlines()[-1].removeprefix(".venv/bin/")
+
+
+@pytest.mark.parametrize("block", [b for b in blocks() if b.is_run], ids=lambda b: f"{b.document}:{b.line}")
+def test_what_a_document_shows_can_be_run(block, place, monkeypatch, capfd):
+    if block.language == "python":
+        exec(compile(block.text, block.document, "exec"), {})
+    else:
+        for line in commands(block.text):
+            assert run(line, monkeypatch) == 0, f"{line}\n{capfd.readouterr().err}"
+
+
+@pytest.mark.parametrize("block", [b for b in blocks() if not b.is_run], ids=lambda b: f"{b.document}:{b.line}")
+def test_what_is_not_run_is_valid_usage(block, capfd):
+    """Verb and options exist; the files are somebody else's."""
+    from minigpt4_video.cli import main
+
+    for line in commands(block.text):
+        if line.startswith("minigpt4-video "):
+            words = shlex.split(line)[1:]
+            assert main([words[0], "--help"]) == 0
+            told = capfd.readouterr().out
+            for option in [word for word in words if word.startswith("--")]:
+                assert f"{option} " in told, f"{words[0]} has no {option}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_links_lead_somewhere(document):
+    for link in LINK.findall(document.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (document.parent / link).exists(), f"{document.name} links to {link}, which is not there"
+
+
+def test_the_two_commands_of_the_readme_do_what_it_says():
+    assert made_by("ask").startswith("minigpt4-video ask examples/clip.mp4 ")
+    assert made_by("test").endswith('pytest -m "not slow"')
+    for readme in ("README.md", "README.zh-CN.md"):
+        text = (ROOT / readme).read_text(encoding="utf-8")
+        assert text.index("make ask") < text.index("make test") < text.index("minigpt4-video ask")
+
+
+def test_both_readmes_show_the_same_verbs():
+    verbs = [
+        set(re.findall(r"minigpt4-video (\w+)", (ROOT / readme).read_text(encoding="utf-8")))
+        for readme in ("README.md", "README.zh-CN.md")
+    ]
+    assert verbs[0] == verbs[1]
