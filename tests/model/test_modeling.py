@@ -366,3 +366,22 @@ def test_frames_are_flat_and_in_the_order_of_rows(model, processor, frames):
         tokens = model.get_video_features(inputs["pixel_values"])
     held = embeds[inputs["input_ids"] == processor.image_token_id]
     np.testing.assert_allclose(held, tokens.flatten(0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}, {"use_cache": False}]
+)
+def test_several_beams_see_the_frames_in_their_order(model, processor, frames, options):
+    """Against embeddings, which hold the frames in place whatever multiplies the rows."""
+    inputs = processor(text=[LONG, SHORT], images=[frames[:3], frames[3:4]], return_tensors="pt")
+    embedded = model.prompt_embeddings(**inputs)
+    expected = model.generate(**embedded, **{"max_new_tokens": 8, "eos_token_id": None, **options, "use_cache": True})
+    assert torch.equal(answers(model, inputs, **options), expected)
+
+
+def test_row_that_ends_amid_a_frame_is_refused(model, processor, frames):
+    inputs = processor(text=[SHORT, SHORT], images=[frames[:1], frames[1:2]], return_tensors="pt")
+    ids = inputs["input_ids"]
+    ids[0, -1], ids[1, ids[1] == processor.image_token_id] = processor.image_token_id, torch.tensor([112, 112, 112, 5])
+    with pytest.raises(ModelError, match=r"\[5, 3\] placeholders in frames of 4"):
+        model(**inputs)

@@ -125,7 +125,8 @@ def build_tokenizer(model: Path, *, legacy: bool, add_bos: bool = True) -> PreTr
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
-    for text in SAMPLE_TEXTS:
+    own = [piece.piece for piece in proto.pieces if piece.type == piece.USER_DEFINED]
+    for text in (*SAMPLE_TEXTS, *(f"a{symbol}b {symbol}" for symbol in own)):
         expected, built = original_ids(proto, text, legacy=legacy), fast(text, add_special_tokens=False)["input_ids"]
         if expected != built:
             raise CheckpointError(
