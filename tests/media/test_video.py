@@ -186,6 +186,9 @@ def test_a_truncated_file_is_used_as_far_as_it_goes_with_a_warning(
     assert len(numbers) == 5 and numbers == sorted(set(numbers))
     assert clip.duration < 7
     assert numbers[0] < 20 and numbers[-1] / 25 > 0.8 * clip.duration
+    caplog.clear()
+    assert numbers_of(read_frames(cut, [0.4, 9.0]).frames)[0] == 10
+    assert "cut.mkv ends after" in caplog.text
 
 
 def test_a_damaged_piece_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

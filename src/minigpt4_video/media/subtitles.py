@@ -42,6 +42,9 @@ EVENT_TIME = re.compile(r"(-?)(\d+):(\d{1,2}):(\d{1,2})[.:](\d{1,3})")
 EVENT_FIELDS = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
 
 
+LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(?:[-_.][A-Za-z0-9]+)*")
+
+
 class SubtitleSource(NamedTuple):
     """Where a video's subtitles are; what `read_subtitles` takes."""
 
@@ -58,24 +61,29 @@ def find_subtitles(video: str | PathLike[str]) -> SubtitleSource | None:
     """
     file = Path(video)
     beside = []
-    if file.parent.is_dir():
-        for candidate in file.parent.iterdir():
-            suffix = candidate.suffix.lower()
-            if suffix not in SUFFIXES or not candidate.is_file():
-                continue
-            stem = candidate.name[: -len(suffix)]
-            language = stem.removeprefix(file.stem)
-            if stem == file.stem:
-                beside.append(((0, "", SUFFIXES.index(suffix)), SubtitleSource(candidate, None, None)))
-            elif stem.startswith(file.stem) and re.fullmatch(r"\.[A-Za-z]{2,3}(?:[-_.][A-Za-z0-9]+)*", language):
-                name = language[1:]
-                rank = (1 if name.lower().startswith("en") else 2, name, SUFFIXES.index(suffix))
-                beside.append((rank, SubtitleSource(candidate, None, name)))
+    for candidate in _neighbours(file):
+        suffix = candidate.suffix.lower()
+        stem = candidate.name[: -len(suffix)]
+        language = stem.removeprefix(file.stem)
+        if stem == file.stem:
+            beside.append(((0, "", SUFFIXES.index(suffix)), SubtitleSource(candidate, None, None)))
+        elif stem.startswith(file.stem) and LANGUAGE.fullmatch(language):
+            name = language[1:]
+            rank = (1 if name.lower().startswith("en") else 2, name, SUFFIXES.index(suffix))
+            beside.append((rank, SubtitleSource(candidate, None, name)))
     if beside:
         return min(beside)[1]
     with open_media(file) as container:
         track = next((track for track in subtitle_tracks(container) if track.is_text), None)
     return None if track is None else SubtitleSource(file, track.number, track.language)
+
+
+def _neighbours(file: Path) -> list[Path]:
+    """The subtitle files in the same folder; none where the folder cannot be listed."""
+    try:
+        return [path for path in file.parent.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    except OSError:
+        return []
 
 
 def read_subtitles(path: str | PathLike[str], track: int | None = None, encoding: str | None = None) -> list[Cue]:

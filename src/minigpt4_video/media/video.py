@@ -155,7 +155,7 @@ def read_frames(path: str | PathLike[str], times: Sequence[float] | Times, size:
     file = Path(path)
     info = probe(file)
     reading = _read(file, np.asarray(times, dtype=np.float64), size)
-    return Clip(reading.frames, reading.times, info.duration if reading.end is None else reading.end)
+    return Clip(reading.frames, reading.times, _true_duration(file, info, reading))
 
 
 def read_clip(
@@ -175,14 +175,9 @@ def read_clip(
     file = Path(path)
     info = probe(file)
     reading = _read(file, _clip_times(file, info, frames, rule, start, end), size)
-    if reading.end is not None and reading.end < info.duration - max(1.0, 0.05 * info.duration):
-        logger.warning(
-            "%s ends after %.1f s although it says %.1f s; what is there is used.",
-            shown(file),
-            reading.end,
-            info.duration,
-        )
-        info = replace(info, duration=reading.end)
+    duration = _true_duration(file, info, reading)
+    if duration < info.duration:
+        info = replace(info, duration=duration)
         reading = _read(file, _clip_times(file, info, frames, rule, start, end), size)
     if reading.counted is not None and rule == "even":
         last = info.duration if end is None else end
@@ -190,6 +185,16 @@ def read_clip(
         if inside and len(inside) > len(reading.times):
             reading = _read(file, np.array(inside), size)
     return Clip(reading.frames, reading.times, info.duration)
+
+
+def _true_duration(file: Path, info: VideoInfo, reading: "_Reading") -> float:
+    """Seconds, where a file that ends well before its headers say lasts as long as what can be read of it."""
+    if reading.end is None or reading.end >= info.duration - max(1.0, 0.05 * info.duration):
+        return info.duration
+    logger.warning(
+        "%s ends after %.1f s although it says %.1f s; what is there is used.", shown(file), reading.end, info.duration
+    )
+    return reading.end
 
 
 class _Reading(NamedTuple):
@@ -243,7 +248,7 @@ class _Clock:
         self._next = Fraction(0)
 
     def time(self, frame: av.VideoFrame) -> Fraction:
-        ticks = frame.pts if frame.dts is None or not self._uses_decoding_time else frame.dts
+        ticks = frame.dts if self._uses_decoding_time else frame.pts
         time = self._next if ticks is None or not frame.time_base else ticks * Fraction(frame.time_base)
         self._next = time + self.lasts(frame)
         return time
@@ -485,8 +490,8 @@ class _Selection:
         raise _Unreliable("seeking found no key frame before the time")
 
     def _read_packet(self) -> None:
-        packet = next(self._packets)
-        if packet.dts is None and packet.pts is None and not packet.size:
+        packet = next(self._packets, None)
+        if packet is None or (packet.dts is None and packet.pts is None and not packet.size):
             self.ended = True
             return
         if packet.pts is None or packet.dts is None or packet.is_corrupt:
