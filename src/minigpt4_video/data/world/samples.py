@@ -1,0 +1,92 @@
+"""Training samples from the world, drawn without files: frame sizes are those of the model, nothing is decoded."""
+
+import random
+
+import numpy as np
+import numpy.typing as npt
+
+from minigpt4_video.data.sample import Sample
+from minigpt4_video.data.world import language
+from minigpt4_video.data.world.render import Pixels, render
+from minigpt4_video.data.world.scene import COLOURS, GLANCES, SHAPES, SIZES, Language, Scene, Split, make_scene
+from minigpt4_video.instructions import CAPTION_STYLE, IMAGE_CAPTION, VIDEO_CAPTION
+from minigpt4_video.media.alignment import align
+
+GRID = 8
+"""Patches along one side of the picture in the dense description of a moment."""
+DENSE_WORDS = 1 + len(COLOURS) + len(SHAPES) + len(SIZES) + 2 * GRID
+
+
+def video_sample(
+    seed: int, split: Split, size: int, *, questions: int, captions: int = 0, speech: bool = True
+) -> Sample:
+    """Scene number `seed` as eight frames of `size` pixels with up to `questions` questions and `captions` captions."""
+    scene = make_scene(seed, split)
+    rng = random.Random(f"sample/{split}/{seed}")
+    times = [glance * scene.seconds for glance in GLANCES]
+    subtitles = tuple(align(language.cues(scene), times)) if speech else ("",) * len(GLANCES)
+    asked: list[tuple[str, str]] = []
+    if captions:
+        asked += rng.sample(_captions(scene, rng), captions)
+    if questions:
+        offered = language.questions(scene, scene.language)
+        asked += [(q.text, q.answer) for q in offered if speech or q.needs == "picture"][:questions]
+    frames = _worn(render(scene, GLANCES, size), rng)
+    truth = {"dense": np.stack([dense_words(scene, time) for time in GLANCES])}
+    return Sample(f"world/{split}/{seed}", "world", frames, subtitles, tuple(asked), truth=truth)
+
+
+def picture_sample(seed: int, split: Split, size: int) -> Sample:
+    """One moment of a scene with its caption in both languages."""
+    scene = make_scene(seed, split)
+    rng = random.Random(f"picture/{split}/{seed}")
+    time = rng.choice(GLANCES)
+    spoken: tuple[Language, ...] = ("en", "zh")
+    turns = tuple(
+        (rng.choice(IMAGE_CAPTION[spoke]), language.picture_caption(scene, time, spoke)) for spoke in spoken
+    )
+    truth = {"dense": dense_words(scene, time)[None]}
+    return Sample(
+        f"world-picture/{split}/{seed}", "world-picture", _worn(render(scene, [time], size), rng), ("",), turns,
+        picture=True, truth=truth,
+    )  # fmt: skip
+
+
+def _captions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
+    spoken = scene.language
+    pairs = [
+        (prompt, language.caption(scene, style, spoken)) for style, prompt in CAPTION_STYLE[spoken].items()
+    ]
+    pairs.append((rng.choice(VIDEO_CAPTION[spoken]), language.caption(scene, "detailed", spoken)))
+    return pairs
+
+
+def _worn(frames: Pixels, rng: random.Random) -> Pixels:
+    """The noise and shifted levels that encoding and scaling leave in real files."""
+    noise = np.random.default_rng(rng.getrandbits(32))
+    strength = rng.choice((0.0, 1.5, 3.0))
+    level = 1 + rng.uniform(-0.04, 0.04)
+    worn = frames * level + noise.normal(0, 1, frames.shape) * strength
+    return np.clip(worn, 0, 255).astype(np.uint8)
+
+
+def dense_words(scene: Scene, time: float) -> npt.NDArray[np.int64]:
+    """A moment told in words: (patches, 5) word numbers, for the patch that holds a thing's middle its colour, shape, size,
+    row and column, elsewhere zeros, which mean nothing.
+    """
+    words = np.zeros((GRID * GRID, 5), np.int64)
+    shape_at = 1 + len(COLOURS)
+    size_at = shape_at + len(SHAPES)
+    row_at = size_at + len(SIZES)
+    for thing in scene.things:
+        state = thing.at(time)
+        if state.visible:
+            row, column = int(state.y * GRID), int(state.x * GRID)
+            words[row * GRID + column] = (
+                1 + COLOURS.index(state.colour),
+                shape_at + SHAPES.index(thing.shape),
+                size_at + SIZES.index(thing.size),
+                row_at + row,
+                row_at + GRID + column,
+            )
+    return words

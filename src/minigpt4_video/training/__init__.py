@@ -1,0 +1,1 @@
+"""Training: recipes, packing, and the three stages through transformers' Trainer."""

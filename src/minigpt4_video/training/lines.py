@@ -1,0 +1,125 @@
+"""Packed lines of samples as a data set: line number i is always the same, so a run can be resumed and repeated."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from minigpt4_video.data.sample import Sample
+from minigpt4_video.data.world.pictures import DensePicture, dense_picture
+from minigpt4_video.data.world.samples import picture_sample, video_sample
+from minigpt4_video.model.processing import MiniGPT4VideoProcessor
+from minigpt4_video.training.packing import Row, lines, pack, row
+from minigpt4_video.training.recipe import Source
+
+PICTURES_TRIED = 12
+"""How many pictures are made ready for one line; those that no longer fit are left for nobody."""
+
+
+@dataclass(frozen=True)
+class Line:
+    samples: tuple[Sample, ...]
+    rows: tuple[Row, ...]
+
+
+class WorldLines(Dataset[Line]):
+    """Lines drawn from the world: one video with as many of its turns as fit, or several pictures."""
+
+    def __init__(
+        self, processor: MiniGPT4VideoProcessor, sources: Sequence[Source], *, width: int, count: int, seed: int
+    ) -> None:
+        self.processor = processor
+        self.sources = list(sources)
+        self.width = width
+        self.count = count
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Line:
+        rng = random.Random(f"line/{self.seed}/{index}")
+        source = rng.choices(self.sources, [source.weight for source in self.sources])[0]
+        size = self.processor.image_size
+        if source.kind == "videos":
+            sample = video_sample(
+                source.first + index, "train", size, questions=source.questions, captions=source.captions
+            )
+            return Line((sample,), (self._fitting(sample),))
+        first = source.first + index * PICTURES_TRIED
+        samples = [picture_sample(first + i, "train", size) for i in range(PICTURES_TRIED)]
+        rows = [row(self.processor, sample) for sample in samples]
+        kept = lines(rows, self.width)[0]
+        chosen = {id(one) for one in kept}
+        return Line(tuple(s for s, one in zip(samples, rows, strict=True) if id(one) in chosen), tuple(kept))
+
+    def _fitting(self, sample: Sample) -> Row:
+        """The sample's row with as many of its turns as the line holds; turns are left out whole."""
+        whole = row(self.processor, sample)
+        branches = list(whole.branches)
+        while len(whole.prefix) + sum(len(ids) for ids, _ in branches) > self.width:
+            branches.pop()
+        return replace(whole, branches=branches)
+
+
+class Collator:
+    """Lines to tensors, with pixels for a model that sees or words for one that is told."""
+
+    def __init__(self, processor: MiniGPT4VideoProcessor, width: int, *, told: bool) -> None:
+        self.processor = processor
+        self.width = width
+        self.told = told
+
+    def __call__(self, batch: Sequence[Line]) -> dict[str, torch.Tensor]:
+        packed = pack([line.rows for line in batch], self.processor.tokenizer.pad_token_id, self.width)
+        samples = [sample for line in batch for sample in line.samples]
+        if self.told:
+            dense = [sample.truth["dense"] for sample in samples if sample.truth is not None]
+            packed["words"] = torch.from_numpy(np.concatenate(dense))
+        else:
+            packed["pixel_values"] = self.processor.pixels([frame for sample in samples for frame in sample.frames])
+        return packed
+
+
+class DensePictures(Dataset[DensePicture]):
+    """Pictures for pretraining the tower."""
+
+    def __init__(self, size: int, count: int) -> None:
+        self.size = size
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> DensePicture:
+        return dense_picture(index, self.size)
+
+
+class DenseCollator:
+    def __init__(self, processor: MiniGPT4VideoProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, batch: Sequence[DensePicture]) -> dict[str, torch.Tensor]:
+        return {
+            "pixel_values": self.processor.pixels([picture.pixels for picture in batch]),
+            "covered": torch.from_numpy(np.stack([picture.covered for picture in batch])),
+            "middle": torch.from_numpy(np.stack([picture.middle for picture in batch])),
+        }
+
+
+def world_texts(scenes: int) -> list[str]:
+    """The world's words, for learning a tokenizer: questions, answers, subtitles and captions of so many scenes."""
+    from minigpt4_video.instructions import CAPTION_STYLE, IMAGE_CAPTION, VIDEO_CAPTION
+
+    texts: list[str] = []
+    for seed in range(scenes):
+        for sample in (video_sample(seed, "train", 8, questions=100, captions=3), picture_sample(seed, "train", 8)):
+            texts += [text for turn in sample.turns for text in turn]
+            texts += sample.subtitles
+    for pool in (IMAGE_CAPTION, VIDEO_CAPTION, {spoken: tuple(CAPTION_STYLE[spoken].values()) for spoken in CAPTION_STYLE}):
+        for instructions in pool.values():
+            texts += list(instructions) * 30
+    return texts

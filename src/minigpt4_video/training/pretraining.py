@@ -1,0 +1,98 @@
+"""What a model that starts from nothing learns before the three stages: to see, and to read.
+
+The vision tower learns what stands where in single pictures of the world; the language model learns the world's sentences
+over frames that are told in words instead of shown. Released models skip both: their parts come pretrained.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import Blip2VisionConfig, Blip2VisionModel, LlamaConfig, LlamaModel
+
+from minigpt4_video.data.world.pictures import UNKNOWN
+from minigpt4_video.data.world.samples import DENSE_WORDS
+from minigpt4_video.data.world.scene import COLOURS, SHAPES, SIZES
+from minigpt4_video.model.processing import IGNORED
+
+ANSWER_MULTIPLE = 512
+"""Answer positions are padded to a multiple of this: each new shape costs the CPU's kernels a compilation."""
+
+
+class DenseVision(nn.Module):
+    """A tower that names colour, shape and size, once in every patch that a thing covers and once where its middle lies."""
+
+    def __init__(self, config: Blip2VisionConfig) -> None:
+        super().__init__()
+        self.tower = Blip2VisionModel(config)
+        self.choices = (1 + len(COLOURS), 1 + len(SHAPES), 1 + len(SIZES))
+        self.head = nn.Linear(config.hidden_size, 2 * sum(self.choices))
+
+    def forward(self, pixel_values: torch.Tensor, covered: torch.Tensor, middle: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`pixel_values` (pictures, 3, H, W), `covered` and `middle` (pictures, patches, 3) as in `DensePicture`."""
+        seen = self.tower(pixel_values).last_hidden_state[:, 1:]
+        scores = self.head(seen).float().split(self.choices * 2, dim=-1)
+        targets = [*covered.unbind(-1), *middle.unbind(-1)]
+        loss = seen.new_zeros((), dtype=torch.float32)
+        for score, target in zip(scores, targets, strict=True):
+            each = functional.cross_entropy(score.flatten(0, 1), target.flatten(), reduction="none", ignore_index=UNKNOWN)
+            here, empty = (target.flatten() > 0).float(), (target.flatten() == 0).float()
+            # Nearly every patch is empty: both kinds weigh the same, or the tower would learn to say "nothing".
+            loss = loss + (each * here).sum() / here.sum() + (each * empty).sum() / empty.sum()
+        known = (middle > 0).all(-1)
+        named = torch.stack([score.argmax(-1) for score in scores[3:]], -1) == middle
+        return {"loss": loss, "accuracy": named[known].all(-1).float().mean().detach()}
+
+
+class ToldFrames(nn.Module):
+    """A language model that reads frames told in words: each placeholder is the sum of the words of its strip of patches."""
+
+    def __init__(self, config: LlamaConfig, merge_size: int) -> None:
+        super().__init__()
+        self.language_model = LlamaModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.words = nn.Embedding(DENSE_WORDS, config.hidden_size, padding_idx=0)
+        self.strip = nn.Parameter(torch.zeros(config.hidden_size))
+        nn.init.normal_(self.words.weight, std=config.initializer_range)
+        nn.init.normal_(self.lm_head.weight, std=config.initializer_range)
+        self.merge_size = merge_size
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        labels: torch.Tensor,
+        words: torch.Tensor,
+        **kwargs: Any,
+    ) -> dict[str, torch.Tensor]:
+        """Packed rows as from `pack`, and `words` (frames, patches, 5) of all rows in reading order."""
+        embeddings = self.language_model.embed_tokens
+        is_frame = input_ids >= embeddings.num_embeddings
+        told = self.words(words).sum(2)  # (frames, patches, hidden)
+        told = told.unflatten(1, (-1, self.merge_size)).sum(2) + self.strip
+        embeds = embeddings(input_ids.masked_fill(is_frame, 0)).masked_scatter(is_frame[..., None], told)
+        return answer_loss(self.language_model, self.lm_head, embeds, attention_mask, position_ids, labels)
+
+
+def answer_loss(
+    language_model: nn.Module,
+    lm_head: nn.Module,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor,
+    position_ids: torch.Tensor,
+    labels: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """Mean cross-entropy of the labelled positions, with logits made for those alone."""
+    mask = torch.where(attention_mask, 0.0, torch.finfo(torch.float32).min)
+    hidden = language_model(
+        inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=position_ids, use_cache=False
+    ).last_hidden_state
+    target = labels[:, 1:].flatten()
+    learned = (target != IGNORED).nonzero().squeeze(1)
+    spare = -len(learned) % ANSWER_MULTIPLE
+    kept = torch.cat([learned, learned.new_zeros(spare)])
+    logits = lm_head(hidden[:, :-1].flatten(0, 1)[kept])[: len(learned)].float()
+    loss = functional.cross_entropy(logits, target[learned])
+    return {"loss": loss, "accuracy": (logits.argmax(-1) == target[learned]).float().mean().detach()}

@@ -1,0 +1,193 @@
+"""A run as a file: TOML to a frozen record. An unknown key is an error that names its place."""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from minigpt4_video.errors import RecipeError
+
+Stage = Literal["vision", "language", "image-text", "video-text", "video-qa"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where samples come from."""
+
+    kind: Literal["videos", "pictures"]
+    """`videos`: eight frames with subtitles and turns. `pictures`: single frames with captions."""
+    weight: float = 1.0
+    """How often this source is drawn from, relative to the others."""
+    questions: int = 0
+    """At most so many questions a video."""
+    captions: int = 0
+    """So many captions a video."""
+    first: int = 0
+    """Number of the first scene."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where a model's parts come from: folders, relative to the folder above the run's output."""
+
+    model: str | None = None
+    """A whole model of an earlier stage; the other two are for a model put together from pretrained parts."""
+    vision: str | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True)
+class Learn:
+    """What is trained. The projection always is, in the three stages."""
+
+    language: Literal["frozen", "lora", "full"] = "lora"
+    vision: bool = False
+    lora_rank: int = 64
+    lora_alpha: int = 16
+    lora_dropout: float = 0.05
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    kind: Literal["adamw", "muon"] = "adamw"
+    rate: float = 1e-4
+    """Of AdamW; of embeddings, output layers, norms and biases where matrices are Muon's."""
+    matrix_rate: float = 0.02
+    """Of Muon's matrices."""
+    weight_decay: float = 0.05
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run."""
+
+    stage: Stage
+    seed: int = 42
+    width: int = 512
+    """Tokens in a packed line."""
+    frames: int = 8
+    vocabulary: int = 900
+    """Tokens of the tokenizer that a language model is pretrained with."""
+    parts: Parts = Parts()
+    learn: Learn = Learn()
+    optimizer: Optimizer = Optimizer()
+    sources: tuple[Source, ...] = ()
+    vision: Mapping[str, Any] = field(default_factory=dict)
+    """Sizes of a tower made from nothing, as `Blip2VisionConfig` takes them."""
+    language: Mapping[str, Any] = field(default_factory=dict)
+    """Sizes of a language model made from nothing, as `LlamaConfig` takes them."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Handed as it is to `transformers.TrainingArguments`."""
+
+
+def shipped() -> list[str]:
+    """Names of the recipes in the package, as `tiny/stage3`."""
+    root = resources.files("minigpt4_video") / "recipes"
+    with resources.as_file(root) as folder:
+        return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.toml"))
+
+
+def read_recipe(name: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """The recipe in a file, or a shipped one by name; `overrides` are `key=value` or `table.key=value`, values as in TOML."""
+    path = Path(name)
+    if path.is_file():
+        text, place = path.read_text(encoding="utf-8"), path.name
+    elif str(name) in shipped():
+        text = (resources.files("minigpt4_video") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        place = f"{name}.toml"
+    else:
+        raise RecipeError(f"there is no recipe {name}: give a .toml file or one of {', '.join(shipped())}")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{place} is not valid TOML: {error}") from error
+    for key, value in (overrides or {}).items():
+        _set(table, key, value)
+    recipe = _record(Recipe, table, place)
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _set(table: dict[str, Any], key: str, value: str) -> None:
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    *tables, last = key.split(".")
+    for name in tables:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {key}: {name} is not a table")
+    table[last] = parsed
+
+
+def _record(kind: type, table: Mapping[str, Any], place: str) -> Any:
+    """A dataclass from a table, checking names and types all the way down."""
+    hints = get_type_hints(kind)
+    unknown = sorted(set(table) - set(hints))
+    if unknown:
+        raise RecipeError(f"{place}: unknown {unknown[0]}; it takes {', '.join(sorted(hints))}")
+    missing = [
+        f.name for f in dataclasses.fields(kind)
+        if f.name not in table and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]  # fmt: skip
+    if missing:
+        raise RecipeError(f"{place}: {missing[0]} is missing")
+    return kind(**{name: _value(hints[name], value, f"{place}: {name}") for name, value in table.items()})
+
+
+def _value(hint: Any, value: Any, place: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{place} must be a table")
+        return _record(hint, value, place)
+    if origin is Literal:
+        if value not in arguments:
+            raise RecipeError(f"{place} is {value!r}; it can be {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise RecipeError(f"{place} must be an array of tables")
+        return tuple(_value(arguments[0], one, f"{place}[{index}]") for index, one in enumerate(value))
+    if origin is Mapping or hint is Mapping:
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{place} must be a table")
+        return dict(value)
+    allowed = arguments or (hint,)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in allowed)
+        raise RecipeError(f"{place} is {value!r}; it must be {names}")
+    return value
+
+
+def as_toml(recipe: Recipe) -> str:
+    """The recipe with every value in force, readable by `read_recipe`."""
+    plain: list[str] = []
+    tables: list[str] = []
+    for name, value in dataclasses.asdict(recipe).items():
+        if isinstance(value, dict):
+            tables += ["", f"[{name}]", *(f"{key} = {_toml(one)}" for key, one in value.items() if one is not None)]
+        elif name == "sources":
+            for source in value:
+                tables += ["", "[[sources]]", *(f"{key} = {_toml(one)}" for key, one in source.items())]
+        else:
+            plain.append(f"{name} = {_toml(value)}")
+    return "\n".join(plain + tables) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(one) for one in value) + "]"
+    return repr(value)
