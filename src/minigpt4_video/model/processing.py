@@ -363,18 +363,27 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         *,
         chat_template: str | None = None,
         add_generation_prompt: bool | None = None,
-        **video_options: Any,
+        **options: Any,
     ) -> Prepared:
-        """One conversation to its prompt, frames and plan. `video_options` are defaults for its video parts."""
+        """One conversation to its prompt, frames and plan.
+
+        `num_frames`, `subtitles`, `start` and `end` are defaults for its video parts; any other option is a variable of
+        the template, as in transformers.
+        """
         shown: list[Mapping[str, Any]] = []
         pictures: list[Any] = []
         messages = [self._safe(message, shown, pictures) for message in conversation]
         if add_generation_prompt is None:
             add_generation_prompt = not conversation or conversation[-1]["role"] != "assistant"
         text = super().apply_chat_template(
-            messages, chat_template=chat_template, tokenize=False, add_generation_prompt=add_generation_prompt
+            messages,
+            chat_template=chat_template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            **{name: value for name, value in options.items() if name not in VIDEO_OPTIONS},
         )
-        videos = [{**video_options, **part} for part in shown]
+        defaults = {name: options[name] for name in VIDEO_OPTIONS if name in options}
+        videos = [{**defaults, **part} for part in shown]
         return self._fill(text, [_still(picture) for picture in pictures], videos)
 
     def plan(self, conversation: Sequence[Mapping[str, Any]], **options: Any) -> Plan | None:
@@ -413,17 +422,19 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         tokenize: bool = False,
         return_dict: bool = True,
         return_tensors: str | None = None,
-        padding: bool | str | None = None,
         processor_kwargs: Mapping[str, Any] | None = None,
         continue_final_message: bool = False,
-        **video_options: Any,
+        **options: Any,
     ) -> Any:
         """A conversation, or a batch of them, to the model's inputs; to the literal prompts with `tokenize=False`.
 
-        `chat_template` is the name of one of the processor's templates or a template. `num_frames`, `subtitles`,
-        `start` and `end` given here are defaults for every video part.
+        `chat_template` is the name of one of the processor's templates or a template; options are those of `prepare`,
+        and `padding`, `padding_side` and `add_special_tokens`.
         """
-        options = {**(processor_kwargs or {}), **video_options}
+        options = {**(processor_kwargs or {}), **options}
+        call = {
+            name: options.pop(name) for name in ("padding", "padding_side", "add_special_tokens") if name in options
+        }
         batched = bool(conversation) and not isinstance(conversation[0], Mapping)
         conversations: Iterable[Any] = conversation if batched else [conversation]
         if continue_final_message:
@@ -443,8 +454,8 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         inputs = self(
             text=[one.text for one in prepared],
             images=[list(one.frames) for one in prepared],
-            padding=padding,
             return_tensors=return_tensors,
+            **call,
         )
         return inputs if return_dict else inputs["input_ids"]
 
@@ -528,8 +539,8 @@ def _videos(videos: Any, counts: Sequence[int]) -> list[Video]:
     given = list(videos)
     if given and all(_is_frame(one) for one in given):
         return [given]
-    if sum(counts) != len(given) and all(isinstance(one, (list, tuple)) for one in given):
-        given = [video for row in given for video in row]
+    if all(isinstance(row, (list, tuple)) and not any(map(_is_frame, row)) for row in given):
+        given = [video for row in given for video in row]  # one list of videos for each text
     if len(given) != sum(counts):
         raise ModelError(f"the text has {sum(counts)} {VIDEO} for {len(given)} videos; give one video for each {VIDEO}")
     return given
