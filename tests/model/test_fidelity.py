@@ -1,10 +1,13 @@
 """What the original computed, from its own files: see docs/fidelity.md."""
 
+import re
+
 import numpy as np
 import peft
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from minigpt4_video.model.presets import ORIGINAL_WINDOWS
 from minigpt4_video.training.optimization import WarmupCosine, parameter_groups
 
@@ -243,3 +246,15 @@ def test_padding_is_never_attended_nor_learned(golden):
     for row, length in enumerate(lengths.tolist()):
         assert inputs["attention_mask"][row, :length].all()
         assert (inputs["labels"][row, length:] == -100).all()
+
+
+def test_every_test_that_the_table_names_exists():
+    table = (REPOSITORY / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", table))
+    there = {
+        name
+        for file in (REPOSITORY / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(named) > 30
+    assert named <= there, sorted(named - there)
