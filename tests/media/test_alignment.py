@@ -77,3 +77,9 @@ def test_the_original_rule_writes_the_prompts_that_were_recorded(shared: Path, n
         texts = align(cues, times, "original", case["max_sub_len"], fps=info.fps)
         prompt = "".join("<Img><ImageHere>" + (f"<Cap>{text} " if text else "") for text in texts)
         assert prompt == case["placeholder"]
+
+
+def test_the_original_counts_one_word_more_for_each_frame_with_text() -> None:
+    cues = [Cue(0, 1, "one two"), Cue(2, 3, "three four"), Cue(4, 5, "five")]
+    assert align(cues, [0.0, 2.0, 4.0], "original", 6) == ["one two", "three four", ""]
+    assert align(cues, [0.0, 2.0, 4.0], "original", 7) == ["one two", "three four", "five"]

@@ -1,5 +1,6 @@
 import logging
 import string
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,9 @@ def test_no_file_does_worse_than_a_media_error(tmp_path_factory: pytest.TempPath
     except MediaError:
         return
     assert cues and all(0 <= cue.start <= cue.end and cue.text.strip() for cue in cues)
+
+
+def test_a_tracks_times_count_from_the_first_frame(tmp_path: Path) -> None:
+    said = [("eng", 5.5, 6.0, "late")]
+    path = write_video(tmp_path / "late.mkv", range(5000, 8000, 40), Fraction(1, 1000), subtitles=said)
+    assert read_subtitles(path) == [Cue(0.5, 1.0, "late")]

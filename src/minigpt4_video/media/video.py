@@ -179,11 +179,8 @@ def read_clip(
     if duration < info.duration:
         info = replace(info, duration=duration)
         reading = _read(file, _clip_times(file, info, frames, rule, start, end), size)
-    if reading.counted is not None and rule == "even":
-        last = info.duration if end is None else end
-        inside = [time for time in reading.counted if (start or 0.0) <= time < max(last, reading.counted[-1] + 1e-9)]
-        if inside and len(inside) > len(reading.times):
-            reading = _read(file, np.array(inside), size)
+    if reading.counted is not None and rule == "even" and start is None and end is None:
+        reading = _read(file, np.array(reading.counted), size)  # those shown too briefly to be met as well
     return Clip(reading.frames, reading.times, info.duration)
 
 
