@@ -137,6 +137,38 @@ def test_doctor_tells_versions_and_tries_the_model(command, random_model):
     assert f"av               {av.__version__}" in out and "ready" in out
 
 
+def test_the_world_is_rendered_to_files_that_can_be_asked_about(command, random_model, tmp_path):
+    world = tmp_path / "world"
+    status, out, err = command("world", "render", "--output", world, "--count", 1, "--seed", 2, "--language", "zh")
+
+    assert status == 0 and out == "" and str(world) in err
+    (video,) = world.glob("*.mp4")
+    known = json.loads((world / "questions.jsonl").read_text(encoding="utf-8"))
+    assert known["video"] == video.name and known["language"] == "zh"
+    assert command("ask", video, known["questions"][0]["text"], "-m", random_model)[0] == 0
+
+
+def test_the_world_is_counted(command):
+    status, out, _ = command("world", "stats", "--count", 20, "--json")
+
+    assert status == 0 and json.loads(out)["scenes"] == 20
+    assert "questions:" in command("world", "stats", "--count", 20)[1]
+
+
+def test_an_original_checkpoint_is_converted_verified_and_asked(command, shared, tmp_path, video):
+    recorded = shared / "golden" / "llama2_A"
+    heads = json.loads((recorded / "MANIFEST.json").read_text())["config"]["vit"]["heads"]
+    output = tmp_path / "converted"
+    parts = ["--official-checkpoint", recorded / "official.pth", "--language-model", recorded / "base_llm"]
+    parts += ["--vision", recorded / "eva_vit_g.pth", "--vision-heads", heads, "--dtype", "float32"]
+    status, out, err = command("convert", *parts, "--output", output, "--verify")
+
+    assert status == 0, err
+    assert "LoRA norm" in out and "loss without LoRA" in out and str(output) in err
+    assert command("ask", video, "What happens?", "-m", output, "--frames", 2, "--max-new-tokens", 3)[0] == 0
+    refused(command("convert", *parts, "--output", output), "not empty")
+
+
 def test_train_lists_the_recipes_that_come_with_the_package(command):
     status, out, _ = command("train", "--list")
 
@@ -282,6 +314,17 @@ def test_a_chinese_name_and_one_that_begins_with_a_dash_are_files(command, rando
         write_video(tmp_path / name)
         status, out, err = command("ask", name, "What happens?", "-m", random_model, "--max-new-tokens", 4)
         assert status == 0 and out.strip(), err
+
+
+def test_a_file_that_the_system_refuses_is_named(command, tmp_path):
+    (tmp_path / "file").touch()
+    refused(command("world", "render", "--output", tmp_path / "file" / "world", "--count", 1), str(tmp_path))
+
+
+def test_the_debug_variable_shows_where(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIGPT4_VIDEO_DEBUG", "1")
+    status, _, err = command("ask", tmp_path / "none.mp4", "What?")
+    assert status == 2 and "Traceback" in err and "none.mp4" in err.splitlines()[-1]
 
 
 def test_a_fault_of_ours_is_one_line_and_status_one(command, video, random_model, monkeypatch):

@@ -74,7 +74,7 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> int:
 def made_by(target: str) -> str:
     """The last command that a make target runs."""
     told = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return told.splitlines()[-1].removeprefix(".venv/bin/")
+    return re.sub(r"^\S*/bin/", "", told.splitlines()[-1])
 
 
 @pytest.mark.parametrize("block", [b for b in blocks() if b.is_run], ids=lambda b: f"{b.document}:{b.line}")

@@ -91,6 +91,41 @@ def test_the_frames_are_encoded_once_for_many_questions(chat, video, monkeypatch
     assert answers[0].text == answers[2].text == chat.open(video).ask("What happens?").text
 
 
+def test_a_further_question_costs_its_own_words_only(chat, video, monkeypatch):
+    opened = chat.open(video)
+    read = []
+    whole = chat.model.model.language_model.forward
+
+    def counted(**inputs):
+        read.append(inputs["inputs_embeds"].shape[1])
+        return whole(**inputs)
+
+    monkeypatch.setattr(chat.model.model.language_model, "forward", counted)
+    opened.ask("What happens?", max_new_tokens=1)
+    opened.ask("Who speaks?", max_new_tokens=1)
+
+    assert read[0] > 4 * 4 + 10
+    assert 0 < read[1] < 15
+
+
+def test_what_is_kept_of_earlier_questions_changes_no_answer(chat, subtitled):
+    questions = ["What happens?", "Who?", "What happens?", "What happens now, and then?"]
+    kept = chat.open(subtitled)
+
+    for question in questions:
+        fresh, again = chat.open(subtitled).ask(question), kept.ask(question)
+        assert again.text == fresh.text
+        assert again.confidence == pytest.approx(fresh.confidence, abs=1e-4)
+
+
+def test_two_answers_can_be_read_at_once(chat, video):
+    opened = chat.open(video)
+    first, second = opened.stream("What happens?"), opened.stream("Who speaks?")
+
+    assert second.answer.text == chat.open(video).ask("Who speaks?").text
+    assert first.answer.text == chat.open(video).ask("What happens?").text
+
+
 def test_the_stream_is_the_answer_in_pieces(chat, video):
     opened = chat.open(video)
     stream = opened.stream("What happens?")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -61,14 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = app(given or ["--help"], prog_name="minigpt4-video", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else DONE
-    except UserError as error:
-        if os.environ.get(DEBUG):
-            raise
-        note(f"error: {error}")
-        return INPUT_AT_FAULT
-    except TyperException as error:
-        note(f"error: {error.format_message()} (minigpt4-video --help tells more)")
-        return INPUT_AT_FAULT
     except (KeyboardInterrupt, typer.Abort):
         note("interrupted")
         return INTERRUPTED
@@ -80,9 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else OUR_FAULT
     except Exception as error:
         if os.environ.get(DEBUG):
-            raise
-        note(f"internal fault: {type(error).__name__}: {error} (set {DEBUG}=1 to see where)")
-        return OUR_FAULT
+            traceback.print_exc()
+        return _tell(error)
+
+
+def _tell(error: Exception) -> int:
+    """One line on stderr, and the status that belongs to it."""
+    if isinstance(error, UserError):
+        note(f"error: {error}")
+        return INPUT_AT_FAULT
+    if isinstance(error, TyperException):
+        note(f"error: {error.format_message()} (minigpt4-video --help tells more)")
+        return INPUT_AT_FAULT
+    if isinstance(error, OSError) and error.filename is not None:
+        note(f"error: {error.filename} cannot be used: {error.strerror}")
+        return INPUT_AT_FAULT
+    note(f"internal fault: {type(error).__name__}: {error} (set {DEBUG}=1 to see where)")
+    return OUR_FAULT
 
 
 def _as_path(argument: str) -> str:

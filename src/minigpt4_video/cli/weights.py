@@ -1,5 +1,6 @@
 """The verbs about models themselves: models, convert."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,6 +67,11 @@ def convert(
         int | None,
         Option(min=1, help="Attention heads of a tower that is not EVA-CLIP ViT-g.", show_default=False),
     ] = None,
+    verify: Annotated[
+        bool,
+        Option("--verify", help="Then load it and show memory, and the loss on a small clip with and without LoRA."),
+    ] = False,
+    device: options.Device = "cpu",
 ) -> None:
     """Turn a checkpoint of the original project into a model folder.
 
@@ -82,4 +88,22 @@ def convert(
     )
     for line in report.lines():
         say(line)
+    if verify:
+        for line in _verify(output, official_checkpoint, device):
+            say(line)
     note(f"model folder: {output}")
+
+
+def _verify(folder: Path, official_checkpoint: Path, device: str) -> list[str]:
+    """Whether the LoRA matrices arrived, from a clip of the procedural world and its description."""
+    from minigpt4_video.data.world import files
+    from minigpt4_video.data.world.language import caption
+    from minigpt4_video.data.world.scene import make_scene
+    from minigpt4_video.inference.loading import find_device
+    from minigpt4_video.model import conversion
+
+    place = str(find_device(device))
+    with tempfile.TemporaryDirectory() as aside:
+        clip = files.render(Path(aside), count=1, split="train", language="en")[0]
+        description = caption(make_scene(0, "train", "en"), "detailed", "en")
+        return conversion.verify(folder, official_checkpoint, clip, answer=description, device=place).lines()

@@ -11,26 +11,25 @@ from minigpt4_video.cli.output import note, say, say_json
 
 app = typer.Typer(name="world", help="Videos with known truth, for training and testing.", rich_markup_mode=None)
 
-Seed = Annotated[int, Option(min=0, help="The first of `count` seeds; a seed is always the same video.")]
+First = Annotated[int, Option("--seed", min=0, help="Number of the first video; the same number is the same video.")]
 Count = Annotated[int, Option(min=1, help="How many videos.")]
 Split = Annotated[Literal["train", "held-out"], Option(help="held-out: combinations that never appear in training.")]
-Language = Annotated[
-    Literal["en", "zh", "both"], Option(help="Of subtitles, captions and questions; both: every video in one of them.")
-]
 
 
 @app.command()
 def render(
     output: Annotated[Path, Option(metavar="FOLDER", help="Where the files go.", show_default=False)],
-    seed: Seed = 0,
+    seed: First = 0,
     count: Count = 8,
-    split: Split = "train",
-    language: Language = "both",
+    split: Split = "held-out",
+    language: Annotated[
+        Literal["en", "zh"] | None, Option(help="Of what is said and asked [default: both].", show_default=False)
+    ] = None,
 ) -> None:
-    """Write videos, subtitles, and their captions and questions as conversations.
+    """Write videos with subtitles, and questions.jsonl with all that is known of them.
 
     \b
-    minigpt4-video world render --output world --count 20 --split held-out
+    minigpt4-video world render --output world --count 20 --language en
     """
     from minigpt4_video.data.world import files
 
@@ -39,23 +38,22 @@ def render(
 
 
 @app.command()
-def stats(
-    seed: Seed = 0,
-    count: Count = 1000,
-    split: Split = "train",
-    language: Language = "both",
-    json: options.Json = False,
-) -> None:
-    """Count what is shown, said and asked in a range of seeds, without rendering.
+def stats(seed: First = 0, count: Count = 1000, split: Split = "train", json: options.Json = False) -> None:
+    """Count what is shown and asked in a range of videos, without rendering them.
 
     \b
     minigpt4-video world stats --count 1000
     """
     from minigpt4_video.data.world import files
 
-    counted = files.stats(seed=seed, count=count, split=split, language=language)
+    counted = files.statistics(count, split, seed)
     if json:
         say_json(counted)
         return
     for name, value in counted.items():
-        say(f"{name:24} {value}")
+        if isinstance(value, dict):
+            say(f"{name}:")
+            for key, number in value.items():
+                say(f"    {key:20} {number}")
+        else:
+            say(f"{name + ':':24} {value}")

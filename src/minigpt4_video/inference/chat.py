@@ -1,13 +1,14 @@
 """Questions about a video: `VideoChat` holds a model, `Video` an opened video, whose frames are encoded once."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from transformers import DynamicCache
 
 from minigpt4_video.errors import PlanError, UserError
 from minigpt4_video.inference.answer import Answer, Timings
@@ -16,6 +17,7 @@ from minigpt4_video.inference.loading import find_device, find_model, load_model
 from minigpt4_video.inference.words import Words
 from minigpt4_video.instructions import CAPTION_STYLE, Language, Style
 from minigpt4_video.messages import Message, answered, check_messages
+from minigpt4_video.model.processing import IMAGE
 from minigpt4_video.planning import Plan
 
 FRAMES_AT_ONCE = 64
@@ -108,15 +110,15 @@ class VideoChat:
     ) -> Stream:
         """The answer to any conversation, piece by piece."""
         check_messages(messages)
+        processor = self.with_reserve(max_new_tokens)
+        prepared = processor.prepare(messages)
+        plan = prepared.plans[0] if prepared.plans else _plan_without_video(processor, prepared.text)
         begun = perf_counter()
-        prepared = self.with_reserve(max_new_tokens).prepare(messages)
-        inputs: dict[str, Any] = {}
-        if prepared.frames:
-            inputs["image_features"] = self.encode(prepared.frames)
-        plan = prepared.plans[0] if prepared.plans else self._plan_without_video(prepared.text)
-        return self.speak(
-            prepared.text, plan, inputs, perf_counter() - begun, max_new_tokens, temperature=temperature, seed=seed
-        )
+        seen = {"image_features": self.encode(prepared.frames)} if prepared.frames else {}
+        took = perf_counter() - begun
+        settings = self.settings(max_new_tokens, temperature)
+        words = Words(self.model, processor.tokenizer, self.prompt(prepared.text) | seen, settings, seed, _forget)
+        return Stream(words, plan, took)
 
     def with_reserve(self, max_new_tokens: int | None) -> Any:
         """The processor, planning for an answer of that length. Raises UserError where it is not positive."""
@@ -137,65 +139,72 @@ class VideoChat:
                 parts.append(self.model.model.get_merged_features(pixels))
             return torch.cat(parts)
 
-    def speak(
-        self,
-        text: str,
-        plan: Plan,
-        inputs: Mapping[str, Any],
-        frames_took: float,
-        max_new_tokens: int | None,
-        *,
-        temperature: float,
-        seed: int | None,
-    ) -> Stream:
-        """Start generating after the literal prompt `text`, whose frames are in `inputs`."""
+    def prompt(self, text: str) -> dict[str, torch.Tensor]:
+        """A literal prompt as the model reads it, (1, sequence), without its frames."""
+        ids = torch.tensor([self.processor.encode(text)], device=self.model.device)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def settings(self, max_new_tokens: int | None, temperature: float) -> Any:
+        """How to generate: as stored with the weights, but for length, temperature, and beams, which cannot stream."""
         if temperature < 0:
-            raise UserError(
-                f"the temperature is {temperature}; it cannot be below 0 (0 means always the likeliest word)"
-            )
+            raise UserError(f"the temperature is {temperature}; it cannot be below 0, which always takes the likeliest")
         settings = deepcopy(self.model.generation_config)
         settings.max_length = None
         settings.max_new_tokens = max_new_tokens or self.processor.answer_reserve
+        settings.num_beams = 1
         settings.do_sample = temperature > 0
         if temperature > 0:
             settings.temperature = temperature
         else:
             settings.temperature = settings.top_p = settings.top_k = None
-        ids = torch.tensor([self.processor.encode(text)], device=self.model.device)
-        prompt = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **inputs}
-        return Stream(Words(self.model, self.processor.tokenizer, prompt, settings, seed), plan, frames_took)
+        return settings
 
-    def _plan_without_video(self, text: str) -> Plan:
-        """Pictures and words alone: nothing is chosen, it only has to fit. Raises PlanError where it does not."""
-        processor = self.processor
-        tokens, pictures = len(processor.encode(text)), text.count("<ImageHere>")
-        reserve, window = processor.answer_reserve, processor.window
-        if tokens + reserve > window:
-            raise PlanError(
-                f"the conversation has {tokens} tokens, which with {reserve} for the answer exceed {window}"
-            )
-        seen = pictures * processor.tokens_per_frame
-        return Plan(
-            frames=pictures,
-            frame_tokens=seen,
-            tag_tokens=0,
-            subtitle_tokens=0,
-            question_tokens=tokens - seen,
-            answer_reserve=reserve,
-            window=window,
-            total=tokens + reserve,
-            kept_subtitles=("",) * pictures,
-            kept_frames=tuple(range(pictures)),
-            left_out=(),
-        )
+
+def _forget(tokens: torch.Tensor, cache: Any) -> None:
+    """What `Words` leaves of a conversation that nobody will go on with."""
+
+
+def _plan_without_video(processor: Any, text: str) -> Plan:
+    """Pictures and words alone: nothing is chosen, it only has to fit. Raises PlanError where it does not."""
+    tokens, pictures = len(processor.encode(text)), text.count(IMAGE)
+    reserve, window = processor.answer_reserve, processor.window
+    if tokens + reserve > window:
+        raise PlanError(f"the conversation has {tokens} tokens, which with {reserve} for the answer exceed {window}")
+    seen = pictures * processor.tokens_per_frame
+    return Plan(
+        frames=pictures,
+        frame_tokens=seen,
+        tag_tokens=0,
+        subtitle_tokens=0,
+        question_tokens=tokens - seen,
+        answer_reserve=reserve,
+        window=window,
+        total=tokens + reserve,
+        kept_subtitles=("",) * pictures,
+        kept_frames=tuple(range(pictures)),
+        left_out=(),
+    )
+
+
+class Memory(NamedTuple):
+    """What the language model has already computed of a video and what followed it."""
+
+    tokens: torch.Tensor
+    """(tokens,), placeholders included."""
+    frames: tuple[int, ...]
+    """Which frames the placeholders stood for."""
+    cache: DynamicCache
 
 
 class Video:
-    """An opened video. Its frames are encoded with the first question and kept for those after it."""
+    """An opened video. Its frames are encoded with the first question and kept for those after it, and so is what the
+    language model made of them: a further question costs its own words only.
+    """
 
     def __init__(self, chat: VideoChat, footage: Footage) -> None:
         self.model = chat
         self.footage = footage
+        self._memory: Memory | None = None
 
     def ask(
         self,
@@ -240,17 +249,40 @@ class Video:
         check_messages(messages)
         prepared = self.footage.prepare(self.model.with_reserve(max_new_tokens), messages)
         plan = prepared.plans[0]
+        prompt: dict[str, Any] = self.model.prompt(prepared.text)
+        settings = self.model.settings(max_new_tokens, temperature)
         begun = perf_counter()
-        features = self._features[list(plan.kept_frames)]
-        return self.model.speak(
-            prepared.text,
-            plan,
-            {"image_features": features},
-            perf_counter() - begun,
-            max_new_tokens,
-            temperature=temperature,
-            seed=seed,
+        if (cache := self._recall(prompt["input_ids"][0], plan)) is not None:
+            prompt["past_key_values"] = cache
+        else:
+            prompt["image_features"] = self._features[list(plan.kept_frames)]
+        took = perf_counter() - begun
+
+        def remember(tokens: torch.Tensor, cache: Any) -> None:
+            # Other caches cannot be cut back to what the next question has in common with this one.
+            if isinstance(cache, DynamicCache) and not any(cache.is_sliding):
+                self._memory = Memory(tokens, plan.kept_frames, cache)
+
+        return Stream(
+            Words(self.model.model, self.model.processor.tokenizer, prompt, settings, seed, remember), plan, took
         )
+
+    def _recall(self, tokens: torch.Tensor, plan: Plan) -> DynamicCache | None:
+        """The cache of what a prompt has in common with the one before it, when that holds all its frames.
+
+        It is handed over: another question that comes while this one is being answered computes everything itself.
+        """
+        memory, self._memory = self._memory, None
+        if memory is None or memory.frames != plan.kept_frames:
+            return None
+        held = memory.cache.get_seq_length()
+        most = min(held, len(tokens) - 1)
+        common = int((memory.tokens[:most] == tokens[:most]).long().cumprod(0).sum())
+        if bool((tokens[common:] == self.model.processor.image_token_id).any()):
+            return None
+        if common < held:
+            memory.cache.crop(common - held)  # negative: how many to drop from the end
+        return memory.cache
 
     @cached_property
     def _features(self) -> torch.Tensor:

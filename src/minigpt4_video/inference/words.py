@@ -1,6 +1,6 @@
 """Words as the model finds them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Event, Thread
 from time import perf_counter
 from typing import Any
@@ -22,16 +22,24 @@ class _StopWhenLeft(StoppingCriteria):  # type: ignore[misc]
 class Words(Iterator[str]):
     """The pieces of one answer, computed in a second thread while they are read.
 
-    When they are exhausted, `confidence` and `first_word` are there. `close()` ends the computation early.
+    When they are exhausted, `confidence` and `first_word` are there. `close()` ends the computation early. `done` is
+    given the whole sequence (tokens,) and the cache it left.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, inputs: dict[str, Any], settings: GenerationConfig, seed: int | None
-    ):
+        self,
+        model: Any,
+        tokenizer: Any,
+        inputs: dict[str, Any],
+        settings: GenerationConfig,
+        seed: int | None,
+        done: Callable[[torch.Tensor, Any], None],
+    ) -> None:
         self.first_word = 0.0
         """Seconds until the first word."""
         self.confidence = 0.0
         """Mean log-probability of the tokens, the end token among them, under the model's own distribution."""
+        self._done = done
         self._streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._left = Event()
         self._fault: BaseException | None = None
@@ -82,6 +90,7 @@ class Words(Iterator[str]):
                     output_logits=True,
                 )
             self.confidence = _mean_log_probability(made.logits, made.sequences[0, inputs["input_ids"].shape[1] :])
+            self._done(made.sequences[0], made.past_key_values)
         except BaseException as error:  # raised again where the pieces are read
             self._fault = error
         finally:
