@@ -169,11 +169,14 @@ def _dialogues(text: str) -> Iterable[Cue]:
                 named if {"start", "end", "text"} <= set(named) else fields
             )  # the styles have a line of the kind too
         elif kind == "Dialogue":
-            values = dict(zip(fields, rest.split(",", len(fields) - 1), strict=False))
-            start, end = (EVENT_TIME.fullmatch(values.get(key, "").strip()) for key in ("start", "end"))
-            if start and end and "text" in values:
+            pieces = rest.split(",", len(fields) - 1)
+            values = dict(zip(fields, pieces, strict=False))
+            # by their look, for a line of formats may name them in another order than the events have
+            times = [time for piece in pieces[:4] if (time := EVENT_TIME.fullmatch(piece.strip()))]
+            if len(times) == 2 and "text" in values:
                 name = values.get("name", values.get("actor", ""))
-                yield Cue(_seconds(start.groups()), _seconds(end.groups()), _dialogue(name, values["text"]))
+                start, end = (_seconds(time.groups()) for time in times)
+                yield Cue(start, end, _dialogue(name, values["text"]))
 
 
 def _timed_blocks(text: str) -> Iterable[Cue]:
