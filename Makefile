@@ -28,7 +28,8 @@ fix: $(READY)
 	$(BIN)/ruff format .
 
 train-tiny: $(READY)
-	$(BIN)/minigpt4-video train tiny --resume
+	set -e; for stage in vision language stage1 stage2 stage3; do \
+		$(BIN)/minigpt4-video train tiny/$$stage --output runs/tiny/$$stage --resume; done
 
 ablate-tiny: $(READY)
 	$(BIN)/python benchmarks/ablate_tiny.py

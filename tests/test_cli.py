@@ -173,7 +173,28 @@ def test_train_lists_the_recipes_that_come_with_the_package(command):
     status, out, _ = command("train", "--list")
 
     assert status == 0
-    assert all(not name.endswith(".toml") for name in out.split())
+    assert "tiny/stage3" in out.split("\n")
+
+
+def test_train_takes_a_recipe_with_changes_and_tells_where_the_result_is(command, monkeypatch, tmp_path):
+    given = {}
+
+    def train(recipe, output, *, resume, overrides):
+        given.update(recipe=recipe, output=str(output), resume=resume, overrides=overrides)
+        print("what a trainer prints")
+        return output
+
+    monkeypatch.setattr("minigpt4_video.training.train.train", train)
+    status, out, err = command("train", "tiny/stage3", "--resume", "--set", "seed=7", "--set", "training.max_steps=2")
+
+    assert (status, out) == (0, "runs/tiny/stage3\n")
+    assert "what a trainer prints" in err
+    assert given == {
+        "recipe": "tiny/stage3",
+        "output": "runs/tiny/stage3",
+        "resume": True,
+        "overrides": {"seed": "7", "training.max_steps": "2"},
+    }
 
 
 # ---- what is refused: one line on stderr, status 2, nothing on stdout
@@ -299,6 +320,12 @@ def test_nothing_is_half_written_when_the_answer_fails(command, video, random_mo
 )
 def test_wrong_usage_is_refused(command, arguments):
     refused(command(*arguments))
+
+
+def test_an_unknown_recipe_and_an_unknown_key_are_refused(command, tmp_path):
+    refused(command("train", "tiny/stage9", "--output", tmp_path / "run"), "tiny/stage9")
+    refused(command("train", "tiny/stage3", "--output", tmp_path / "run", "--set", "trainning.steps=2"), "trainning")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_override_without_a_value_is_refused(command):

@@ -210,6 +210,16 @@ def test_any_conversation_in_the_schema_is_answered(chat, video):
     assert chat.answer(film).text == chat.open(video).ask("What happens?").text
 
 
+@pytest.mark.parametrize("part", [{}, {"start": 0.95}, {"start": 0.5, "end": 1.2}])
+def test_an_opened_video_and_a_conversation_with_its_path_are_the_same(chat, subtitled, part):
+    """Two ways in, one sampler, one aligner, one prompt."""
+    shown = {"type": "video", "path": str(subtitled), "subtitles": "auto", **part}
+    asked = chat.open(subtitled, **part).ask("What happens?")
+    told = chat.answer([{"role": "user", "content": [shown, {"type": "text", "text": "What happens?"}]}])
+
+    assert (told.plan, told.text) == (asked.plan, asked.text)
+
+
 def test_a_part_of_a_video_can_be_opened(chat, subtitled):
     part = chat.open(subtitled, start=1.0, end=2.0)
 

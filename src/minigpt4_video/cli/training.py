@@ -1,11 +1,13 @@
 """The verb that trains."""
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
-from minigpt4_video.cli.output import say
+from minigpt4_video.cli.output import quiet, say
 from minigpt4_video.errors import RecipeError
 
 
@@ -15,7 +17,7 @@ def train(
         Argument(metavar="RECIPE", help="A .toml file, or the name of one that --list shows.", show_default=False),
     ] = None,
     output: Annotated[
-        Path | None, Option(metavar="FOLDER", help="Where it goes [default: the recipe's].", show_default=False)
+        Path | None, Option(metavar="FOLDER", help="Where it goes [default: runs/RECIPE].", show_default=False)
     ] = None,
     resume: Annotated[bool, Option("--resume", help="Go on where an interrupted run stopped.")] = False,
     set_: Annotated[
@@ -29,22 +31,22 @@ def train(
     minigpt4-video train --list
     minigpt4-video train tiny/stage3 --output runs/stage3 --set training.max_steps=20
     """
+    from minigpt4_video.training.recipe import shipped
+
     if list_:
-        for name in shipped_recipes():
+        for name in shipped():
             say(name)
         return
     if recipe is None:
         raise RecipeError("no recipe was named; give a .toml file, or one of those that `train --list` shows")
     overrides = dict(_override(text) for text in set_ or [])
+    place = output or Path("runs") / (recipe if recipe in shipped() else Path(recipe).stem)
+    quiet()
     from minigpt4_video.training.train import train as run
 
-    run(recipe, output, resume, overrides)
-
-
-def shipped_recipes() -> list[str]:
-    """Names of the recipes inside the package, such as "tiny/stage3"."""
-    folder = Path(__file__).parents[1] / "recipes"
-    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.toml"))
+    with redirect_stdout(sys.stderr):  # the trainer prints its log
+        made = run(recipe, place, resume=resume, overrides=overrides)
+    say(str(made))
 
 
 def _override(text: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DynamicCache
 
-from minigpt4_video.errors import PlanError, UserError
+from minigpt4_video.errors import UserError
 from minigpt4_video.inference.answer import Answer, Timings
 from minigpt4_video.inference.footage import Footage, take_footage
 from minigpt4_video.inference.loading import find_device, find_model, load_model, load_processor
@@ -165,11 +165,8 @@ def _forget(tokens: torch.Tensor, cache: Any) -> None:
 
 
 def _plan_without_video(processor: Any, text: str) -> Plan:
-    """Pictures and words alone: nothing is chosen, it only has to fit. Raises PlanError where it does not."""
+    """Pictures and words alone: there was nothing to choose."""
     tokens, pictures = len(processor.encode(text)), text.count(IMAGE)
-    reserve, window = processor.answer_reserve, processor.window
-    if tokens + reserve > window:
-        raise PlanError(f"the conversation has {tokens} tokens, which with {reserve} for the answer exceed {window}")
     seen = pictures * processor.tokens_per_frame
     return Plan(
         frames=pictures,
@@ -177,9 +174,9 @@ def _plan_without_video(processor: Any, text: str) -> Plan:
         tag_tokens=0,
         subtitle_tokens=0,
         question_tokens=tokens - seen,
-        answer_reserve=reserve,
-        window=window,
-        total=tokens + reserve,
+        answer_reserve=processor.answer_reserve,
+        window=processor.window,
+        total=tokens + processor.answer_reserve,
         kept_subtitles=("",) * pictures,
         kept_frames=tuple(range(pictures)),
         left_out=(),
