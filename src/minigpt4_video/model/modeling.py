@@ -81,6 +81,9 @@ class MiniGPT4VideoPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
+    def _is_record_asked(self, return_dict: bool | None) -> bool:
+        return bool(self.config.return_dict if return_dict is None else return_dict)
+
 
 class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
     """Everything but the output layer."""
@@ -173,7 +176,7 @@ class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
         image_features: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
-    ) -> MiniGPT4VideoModelOutput:
+    ) -> MiniGPT4VideoModelOutput | tuple[Any, ...]:
         """`attention_mask` is (batch, sequence), or (batch, 1, queries, keys) with `position_ids` for packed
         branches.
         """
@@ -187,7 +190,7 @@ class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 4 and attention_mask.dtype == torch.bool:
             hidden = torch.full((), torch.finfo(inputs_embeds.dtype).min, dtype=inputs_embeds.dtype)  # eager adds masks
             attention_mask = torch.where(attention_mask, 0.0, hidden.to(attention_mask.device))
-        kwargs.pop("return_dict", None)
+        return_dict = kwargs.pop("return_dict", None)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -197,13 +200,14 @@ class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        return MiniGPT4VideoModelOutput(
+        output = MiniGPT4VideoModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             past_key_values=outputs.get("past_key_values"),
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
             image_hidden_states=features,
         )
+        return output if self._is_record_asked(return_dict) else output.to_tuple()
 
 
 class NewTokensOnly(LogitsProcessor):  # type: ignore[misc]
@@ -307,6 +311,7 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
             pixel_values=pixel_values,
             image_features=image_features,
             use_cache=use_cache,
+            return_dict=True,
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -322,8 +327,7 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
         )
-        as_record = self.config.return_dict if return_dict is None else return_dict
-        return output if as_record else output.to_tuple()
+        return output if self._is_record_asked(return_dict) else output.to_tuple()
 
     def prepare_inputs_for_generation(
         self,
