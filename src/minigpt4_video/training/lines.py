@@ -42,7 +42,8 @@ class WorldLines(Dataset[Line]):
 
     def __getitem__(self, index: int) -> Line:
         rng = random.Random(f"line/{self.seed}/{index}")
-        source = rng.choices(self.sources, [source.weight for source in self.sources])[0]
+        open_now = [source for source in self.sources if source.since <= index]
+        source = rng.choices(open_now, [source.weight for source in open_now])[0]
         size = self.processor.image_size
         if source.kind == "videos":
             sample = video_sample(
@@ -50,7 +51,9 @@ class WorldLines(Dataset[Line]):
             )
             return Line((sample,), (self._fitting(sample),))
         first = source.first + index * PICTURES_TRIED
-        samples = [picture_sample(first + i, "train", size) for i in range(PICTURES_TRIED)]
+        samples = [
+            picture_sample(first + i, "train", size, questions=source.questions) for i in range(PICTURES_TRIED)
+        ]
         rows = [row(self.processor, sample) for sample in samples]
         kept = lines(rows, self.width)[0]
         chosen = {id(one) for one in kept}

@@ -22,11 +22,13 @@ class Source:
     weight: float = 1.0
     """How often this source is drawn from, relative to the others."""
     questions: int = 0
-    """At most so many questions a video."""
+    """At most so many questions a video, or a picture and language."""
     captions: int = 0
     """So many captions a video."""
     first: int = 0
     """Number of the first scene."""
+    since: int = 0
+    """Drawn from this line on: what is hard may wait until what is easy has been learnt."""
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ def _arguments(plan: Recipe, output: Path) -> TrainingArguments:
         "use_cpu": not torch.cuda.is_available(),
         "save_total_limit": 2,
         "logging_steps": 20,
+        "train_sampling_strategy": "sequential",  # lines are drawn at random already, and easy ones come first
         "dataloader_pin_memory": torch.cuda.is_available(),
         **plan.training,
     }

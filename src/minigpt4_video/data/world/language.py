@@ -5,7 +5,7 @@ Every answer is computed from the scene, never from another text. A question is 
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from minigpt4_video.data.world.scene import (
@@ -157,6 +157,24 @@ def picture_caption(scene: Scene, time: float, language: Language) -> str:
     if not told:
         return "Nothing." if language == "en" else "什么都没有。"
     return (" " if language == "en" else "").join(told)
+
+
+def picture_questions(scene: Scene, time: float, language: Language, seed: int = 0) -> list[tuple[str, str]]:
+    """(question, answer) pairs about one moment of a scene: what is visible, where, how big, of what colour and shape."""
+    rng = random.Random(f"moment/{scene.split}/{scene.seed}/{language}/{seed}")
+    shown = []
+    for thing in scene.things:
+        state = thing.at(time)
+        if state.visible:
+            shown.append(Thing(state.colour, thing.shape, thing.size, "still", state.x, state.y))
+    if not shown:
+        return []
+    still = replace(scene, things=tuple(shown), lines=())
+    asked = [one for one in (*_about_things(still, rng), *_about_existence(still, rng)) if one[0] not in ("motion", "event")]
+    rng.shuffle(asked)
+    if language == "en":
+        return [(rng.choice(english), answer[0]) for _, english, _, answer in asked]
+    return [(rng.choice(chinese), answer[1]) for _, _, chinese, answer in asked]
 
 
 def _join_en(words: list[str]) -> str:

@@ -36,8 +36,8 @@ def video_sample(
     return Sample(f"world/{split}/{seed}", "world", frames, subtitles, tuple(asked), truth=truth)
 
 
-def picture_sample(seed: int, split: Split, size: int) -> Sample:
-    """One moment of a scene with its caption in both languages."""
+def picture_sample(seed: int, split: Split, size: int, *, questions: int = 0) -> Sample:
+    """One moment of a scene with its caption in both languages, and up to `questions` questions in each."""
     scene = make_scene(seed, split)
     rng = random.Random(f"picture/{split}/{seed}")
     time = rng.choice(GLANCES)
@@ -45,6 +45,8 @@ def picture_sample(seed: int, split: Split, size: int) -> Sample:
     turns = tuple(
         (rng.choice(IMAGE_CAPTION[spoke]), language.picture_caption(scene, time, spoke)) for spoke in spoken
     )
+    for spoke in spoken:
+        turns += tuple(language.picture_questions(scene, time, spoke)[:questions])
     truth = {"dense": dense_words(scene, time)[None]}
     return Sample(
         f"world-picture/{split}/{seed}", "world-picture", _worn(render(scene, [time], size), rng), ("",), turns,

@@ -1,0 +1,1 @@
+"""Evaluation: answers first, then scores."""
