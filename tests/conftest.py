@@ -105,6 +105,17 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def embedded() -> Path:
+    """The folder of the model that comes with the package."""
+    from minigpt4_video.model.presets import EMBEDDED
+
+    folder = EMBEDDED / "tiny"
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip(f"the embedded model is missing from {folder}; `make train-tiny` makes it")
+    return folder
+
+
+@pytest.fixture
 def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """The command line in this process: `command("ask", ...)` gives the exit status, stdout and stderr."""
     from minigpt4_video.cli import main

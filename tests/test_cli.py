@@ -43,7 +43,7 @@ def test_the_answer_is_the_same_words_streamed_and_as_json(command, video, rando
     _, streamed, _ = command(*arguments)
     _, told, _ = command(*arguments, "--json")
 
-    # Random weights also say control characters, which a terminal is never given.
+    # Random weights may say control characters, which a terminal is never given.
     said = "".join(c for c in json.loads(told)["answer"] if c.isprintable())
     assert "".join(c for c in streamed if c.isprintable()) == said
 
@@ -119,6 +119,15 @@ def test_a_terminal_is_not_given_what_it_would_obey(command, video, random_model
 
     assert status == 0 and "alarm" in out
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", out + err)
+
+
+def test_nor_is_it_when_the_model_repeats_them(command, video, random_model, monkeypatch):
+    from transformers import PreTrainedTokenizerBase
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "decode", lambda *_, **__: "a \x1b[31m red\x07 \u202e alarm")
+    status, out, _ = command("ask", video, "What happens?", "-m", random_model, "--max-new-tokens", 2)
+
+    assert (status, out) == (0, "a [31m red  alarm\n")
 
 
 def test_models_tells_what_each_needs(command):
@@ -237,9 +246,16 @@ def test_an_empty_question_is_refused(command, video, question):
     refused(command("ask", video, question), "question")
 
 
-def test_more_frames_than_the_context_holds_are_refused(command, tmp_path, random_model):
+@pytest.mark.parametrize("verb", ["ask", "inspect"])
+@pytest.mark.parametrize("frames", [100, 40])
+def test_more_frames_than_the_context_holds_are_refused(command, tmp_path, random_model, verb, frames):
+    """Whether the frames alone are too many, or only together with their tags and the question."""
     video = write_video(tmp_path / "long.mp4", seconds=16)
-    refused(command("ask", video, "What happens?", "-m", random_model, "--frames", 100), "100 frames", "256")
+    question = ["What happens?"] if verb == "ask" else []
+    result = command(verb, video, *question, "-m", random_model, "--frames", frames)
+    refused(result, f"{frames} frames", "256")
+    most = re.search(r"at most (\d+)", result[2])
+    assert most is not None and int(most[1]) < frames
 
 
 def test_a_question_that_the_context_cannot_hold_is_refused(command, video, random_model):
@@ -352,6 +368,18 @@ def test_the_debug_variable_shows_where(command, tmp_path, monkeypatch):
     monkeypatch.setenv("MINIGPT4_VIDEO_DEBUG", "1")
     status, _, err = command("ask", tmp_path / "none.mp4", "What?")
     assert status == 2 and "Traceback" in err and "none.mp4" in err.splitlines()[-1]
+
+
+def test_names_that_the_terminal_cannot_show_are_no_fault(tmp_path):
+    for name in ["厨房.mp4", os.fsdecode(b"caf\xe9.mp4")]:
+        done = subprocess.run(
+            [*PROGRAM, "ask", str(tmp_path / name), "What?"],
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 2 and b"\\u" in done.stderr and done.stderr.count(b"\n") == 1, done.stderr
 
 
 def test_a_fault_of_ours_is_one_line_and_status_one(command, video, random_model, monkeypatch):

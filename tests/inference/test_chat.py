@@ -118,6 +118,16 @@ def test_what_is_kept_of_earlier_questions_changes_no_answer(chat, subtitled):
         assert again.confidence == pytest.approx(fresh.confidence, abs=1e-4)
 
 
+def test_what_is_kept_of_other_frames_is_not_used(chat, video, monkeypatch):
+    """A longer question leaves room for fewer frames, so the placeholders it shares stand for others."""
+    monkeypatch.setattr(chat.processor, "window", 60)
+    kept = chat.open(video)
+    short, long = "What?", "What happens in the video? x y"
+    assert kept.ask(short).plan.frames > kept.plan(long).frames >= 1
+
+    assert kept.ask(long).confidence == pytest.approx(chat.open(video).ask(long).confidence, abs=1e-5)
+
+
 def test_two_answers_can_be_read_at_once(chat, video):
     opened = chat.open(video)
     first, second = opened.stream("What happens?"), opened.stream("Who speaks?")
@@ -135,11 +145,15 @@ def test_the_stream_is_the_answer_in_pieces(chat, video):
     assert "".join(pieces) == stream.answer.text == opened.ask("What happens?").text
 
 
-def test_a_stream_that_is_closed_early_frees_the_model(chat, video):
+def test_a_stream_that_is_closed_early_frees_the_model(chat, video, monkeypatch):
+    steps = []
+    whole = chat.model.model.language_model.forward
+    monkeypatch.setattr(chat.model.model.language_model, "forward", lambda **inputs: steps.append(1) or whole(**inputs))
     opened = chat.open(video)
-    stream = opened.stream("What happens?", max_new_tokens=150)
-    next(stream)
+    stream = opened.stream("What happens?", max_new_tokens=190)
     stream.close()
+
+    assert len(steps) < 190
 
     assert not stream._words._thread.is_alive()
     assert opened.ask("What happens?").text
@@ -182,6 +196,11 @@ def test_settings_stored_with_the_weights_apply(chat, video, monkeypatch):
     monkeypatch.setattr(chat.model.generation_config, "repetition_penalty", 50.0)
 
     assert opened.ask("What happens?").text != plain
+
+
+def test_beams_stored_with_the_weights_do_not_keep_answers_from_streaming(chat, video, monkeypatch):
+    monkeypatch.setattr(chat.model.generation_config, "num_beams", 3)
+    assert chat.open(video).ask("What happens?").text
 
 
 def test_a_conversation_knows_its_earlier_turns(chat, video):

@@ -22,7 +22,7 @@ def say(text: str, end: str = "\n") -> None:
 
 def visible(text: str) -> str:
     """Without the characters a terminal obeys: subtitles can bring them in, and a model can be led to repeat them."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf"))
 
 
 def say_json(value: Any) -> None:
