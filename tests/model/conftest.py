@@ -21,7 +21,11 @@ from minigpt4_video.model.conversion import convert
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("MINIGPT4_VIDEO_SHARED", REPOSITORY.parent / "shared"))
-GOLDEN_SETS = sorted(path.parent for path in (SHARED / "golden").glob("*/MANIFEST.json"))
+GOLDEN_SETS = [
+    Path(__file__).parent / "parity" / "llama2",
+    *sorted(path.parent for path in (SHARED / "golden").glob("*/MANIFEST.json")),
+]
+"""A trimmed set that is always here, and the whole ones beside the repository."""
 
 
 class Golden:
@@ -46,6 +50,9 @@ class Golden:
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         with np.load(self.path / f"{name}.npz") as file:
             return dict(file)
+
+    def has(self, name: str) -> bool:
+        return (self.path / f"{name}.npz").is_file()
 
     @cached_property
     def frames(self) -> list[np.ndarray]:
@@ -79,10 +86,8 @@ class Golden:
         return self.processor(text=case["prompts"], images=self.rows(case), return_tensors="pt")
 
 
-@pytest.fixture(scope="session", params=GOLDEN_SETS or [None], ids=lambda path: path.name if path else "absent")
+@pytest.fixture(scope="session", params=GOLDEN_SETS, ids=lambda path: path.name)
 def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Golden:
-    if request.param is None:
-        pytest.skip(f"no recorded reference data under {SHARED / 'golden'}")
     return Golden(request.param, tmp_path_factory.mktemp(request.param.name))
 
 

