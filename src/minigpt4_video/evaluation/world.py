@@ -16,7 +16,7 @@ import numpy as np
 from minigpt4_video.data.world.files import QUESTIONS
 from minigpt4_video.errors import UserError
 from minigpt4_video.inference.chat import VideoChat
-from minigpt4_video.media import align, read_clip, read_subtitles
+from minigpt4_video.media import read_clip, read_subtitles
 
 Shown = Literal["all", "no subtitles", "no frames", "nothing"]
 SHOWN: tuple[Shown, ...] = get_args(Shown)
@@ -100,9 +100,9 @@ def _asker(chat: VideoChat, path: Path, shown: Shown) -> Callable[[str], str]:
     if shown == "no frames":
         clip = read_clip(path, chat.processor.frames)
         beside = path.with_suffix(".srt")
-        texts = align(read_subtitles(beside), clip.times) if beside.exists() else [""] * len(clip.times)
+        cues = [cue._asdict() for cue in read_subtitles(beside)] if beside.exists() else "off"
         grey = np.full_like(clip.frames, 40)
-        part = [{"type": "video", "frames": grey, "subtitles": texts}]
+        part = [{"type": "video", "frames": grey, "times": clip.times.tolist(), "subtitles": cues}]
 
     def ask(question: str) -> str:
         return chat.answer([{"role": "user", "content": [*part, {"type": "text", "text": question}]}]).text
