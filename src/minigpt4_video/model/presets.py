@@ -85,7 +85,7 @@ class Preset:
             )
         place = EMBEDDED / self.name
         if not (place / "config.json").is_file():
-            raise ModelError(f"{place} is missing; install minigpt4-video again")
+            raise ModelError(f"the embedded model is missing from {place}; install minigpt4-video again")
         return place
 
 
