@@ -203,6 +203,25 @@ def test_decayed_parameters_are_those_of_the_original(golden, trainable):
     assert [group["weight_decay"] for group in (decayed, free)] == [group["weight_decay"] for group in recorded]
 
 
+def test_vectors_and_what_is_named_as_a_bias_or_norm_do_not_decay():
+    def parameter(*shape, learned=True):
+        return torch.nn.Parameter(torch.zeros(shape), requires_grad=learned)
+
+    named = {
+        "layer.weight": parameter(2, 2),
+        "scale": parameter(2),
+        "ln_vision.weight": parameter(2, 2),
+        "deep.bias": parameter(2, 2),
+        "frozen.weight": parameter(2, 2, learned=False),
+    }
+    decayed, free = parameter_groups(named.items(), weight_decay=0.1)
+    assert [id(one) for one in decayed["params"]] == [id(named["layer.weight"])]
+    assert [id(one) for one in free["params"]] == [
+        id(named[name]) for name in ("scale", "ln_vision.weight", "deep.bias")
+    ]
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+
+
 def test_learning_rate_runs_as_the_original_s(golden):
     recorded = golden.cases["lr_schedule"]
     schedule = WarmupCosine(
