@@ -10,13 +10,13 @@ from torch.utils.data import Dataset
 
 from minigpt4_video.data.sample import Sample
 from minigpt4_video.data.world.pictures import DensePicture, dense_picture
-from minigpt4_video.data.world.samples import picture_sample, video_sample
+from minigpt4_video.data.world.samples import dialogue_sample, picture_sample, video_sample
 from minigpt4_video.model.processing import MiniGPT4VideoProcessor
 from minigpt4_video.training.packing import Row, lines, pack, row
 from minigpt4_video.training.recipe import Source
 
-PICTURES_TRIED = 12
-"""How many pictures are made ready for one line; those that no longer fit are left for nobody."""
+TRIED = 12
+"""How many pictures or dialogues are made ready for one line; those that no longer fit are left out."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class WorldLines(Dataset[Line]):
                 source.first + index, "train", size, questions=source.questions, captions=source.captions
             )
             return Line((sample,), (self._fitting(sample),))
-        first = source.first + index * PICTURES_TRIED
-        samples = [
-            picture_sample(first + i, "train", size, questions=source.questions) for i in range(PICTURES_TRIED)
-        ]
-        rows = [row(self.processor, sample) for sample in samples]
+        first = source.first + index * TRIED
+        draw = picture_sample if source.kind == "pictures" else dialogue_sample
+        samples = [draw(first + i, "train", size, questions=source.questions) for i in range(TRIED)]
+        rows = [row(self.processor, sample) for sample in samples if sample.turns]
         kept = lines(rows, self.width)[0]
         chosen = {id(one) for one in kept}
-        return Line(tuple(s for s, one in zip(samples, rows, strict=True) if id(one) in chosen), tuple(kept))
+        asked = [sample for sample in samples if sample.turns]
+        return Line(tuple(s for s, one in zip(asked, rows, strict=True) if id(one) in chosen), tuple(kept))
 
     def _fitting(self, sample: Sample) -> Row:
         """The sample's row with as many of its turns as the line holds; turns are left out whole."""

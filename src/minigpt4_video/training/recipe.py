@@ -17,8 +17,9 @@ Stage = Literal["vision", "language", "image-text", "video-text", "video-qa"]
 class Source:
     """Where samples come from."""
 
-    kind: Literal["videos", "pictures"]
-    """`videos`: eight frames with subtitles and turns. `pictures`: single frames with captions."""
+    kind: Literal["videos", "pictures", "dialogues"]
+    """`videos`: eight frames with subtitles and turns. `pictures`: single frames with captions. `dialogues`: single frames
+    over which several people speak."""
     weight: float = 1.0
     """How often this source is drawn from, relative to the others."""
     questions: int = 0

@@ -177,6 +177,15 @@ def picture_questions(scene: Scene, time: float, language: Language, seed: int =
     return [(rng.choice(chinese), answer[1]) for _, _, chinese, answer in asked]
 
 
+def dialogue_questions(scene: Scene, seed: int = 0) -> list[tuple[str, str]]:
+    """(question, answer) pairs about what is said, and about things that still stand named, in the scene's language."""
+    rng = random.Random(f"dialogue/{scene.split}/{scene.seed}/{seed}")
+    asked = [*_about_speech(scene), *_about_named(scene, rng)]
+    rng.shuffle(asked)
+    side = 0 if scene.language == "en" else 1
+    return [(rng.choice(one[1 + side]), one[3][side]) for one in asked]
+
+
 def _join_en(words: list[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 

@@ -1,6 +1,7 @@
 """Training samples from the world, drawn without files: frame sizes are those of the model, nothing is decoded."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +9,20 @@ import numpy.typing as npt
 from minigpt4_video.data.sample import Sample
 from minigpt4_video.data.world import language
 from minigpt4_video.data.world.render import Pixels, render
-from minigpt4_video.data.world.scene import COLOURS, GLANCES, SHAPES, SIZES, Language, Scene, Split, make_scene
+from minigpt4_video.data.world.scene import (
+    COLOURS,
+    GLANCES,
+    LIKES,
+    PEOPLE,
+    SHAPES,
+    SIZES,
+    Language,
+    Line,
+    Scene,
+    Split,
+    Thing,
+    make_scene,
+)
 from minigpt4_video.instructions import CAPTION_STYLE, IMAGE_CAPTION, VIDEO_CAPTION
 from minigpt4_video.media.alignment import align
 
@@ -52,6 +66,33 @@ def picture_sample(seed: int, split: Split, size: int, *, questions: int = 0) ->
         f"world-picture/{split}/{seed}", "world-picture", _worn(render(scene, [time], size), rng), ("",), turns,
         picture=True, truth=truth,
     )  # fmt: skip
+
+
+def dialogue_sample(seed: int, split: Split, size: int, *, questions: int) -> Sample:
+    """One frame over which three to six people speak: many facts in few words, for learning to look them up."""
+    scene = make_scene(seed, split)
+    rng = random.Random(f"dialogue/{split}/{seed}")
+    time = rng.choice(GLANCES)
+    shown = tuple(
+        Thing(thing.at(time).colour, thing.shape, thing.size, "still", thing.at(time).x, thing.at(time).y)
+        for thing in scene.things
+        if thing.at(time).visible
+    )
+    speakers = rng.sample(range(PEOPLE), rng.randint(3, 5))
+    likes = rng.sample(range(LIKES), len(speakers))
+    said: list[tuple[int, int | None, int | None]] = [(who, like, None) for who, like in zip(speakers, likes, strict=True)]
+    if len(shown) > 1:
+        named = rng.sample(range(len(shown)), 2)
+        said = said[: rng.randint(0, 3)]
+        said += [(who, None, thing) for who, thing in zip(rng.sample(speakers, 2), named, strict=True)]
+    rng.shuffle(said)
+    lines = tuple(Line(who, 0.0, 1.0, like, thing) for who, like, thing in said)
+    spoken = replace(scene, things=shown, lines=lines)
+    subtitles = (" ".join(cue.text for cue in language.cues(spoken)),)
+    turns = tuple(language.dialogue_questions(spoken)[:questions])
+    truth = {"dense": dense_words(scene, time)[None]}
+    frames = _worn(render(scene, [time], size), rng)
+    return Sample(f"world-dialogue/{split}/{seed}", "world-dialogue", frames, subtitles, turns, truth=truth)
 
 
 def _captions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
