@@ -83,8 +83,8 @@ def _print(footage: "Footage", plan: "Plan", model: str) -> None:
     from minigpt4_video.inference.contact_sheet import clock
 
     console = Console(soft_wrap=False, highlight=False)
-    console.print(Text(visible(footage.path.name), style="bold"))
-    console.print(Text(visible(footage.facts())))
+    console.print(Text(visible(footage.path.name), style="bold"), soft_wrap=True)
+    console.print(Text(visible(footage.facts())), soft_wrap=True)
     rows = Table("frame", "time", "subtitle", box=None, pad_edge=False, header_style="dim")
     kept = dict(zip(plan.kept_frames, plan.kept_subtitles, strict=True))
     for index, (time, text) in enumerate(zip(footage.clip.times, footage.texts, strict=True)):
@@ -103,7 +103,7 @@ def _print(footage: "Footage", plan: "Plan", model: str) -> None:
     ]:
         tokens.add_row(name, str(value))
     tokens.columns[1].justify = "right"
-    console.print(Text(f"{plan.total} of the {plan.window} tokens of {model}:"))
+    console.print(Text(f"{plan.total} of the {plan.window} tokens of {model}:"), soft_wrap=True)
     console.print(tokens)
     for sentence in plan.left_out:
-        console.print(Text(sentence))
+        console.print(Text(sentence), soft_wrap=True)

@@ -50,22 +50,22 @@ def clock(seconds: float) -> str:
 
 
 def draw_sheet(frames: np.ndarray, times: Sequence[float], subtitles: Sequence[str], columns: int = 0) -> Sheet:
-    """PNG of `frames` (N, H, W, 3) uint8 in reading order; 0 columns means as many as make the sheet about square."""
-    columns = columns or min(6, max(1, math.ceil(math.sqrt(len(frames)))))
+    """PNG of `frames` (N, H, W, 3) uint8 in reading order; 0 columns means as many as fill the sheet best."""
+    columns = columns or min(range(1, 7), key=lambda count: _waste(len(frames), count))
     font = _font()
+    texts = [wrapped(text, font, FRAME_WIDTH, TEXT_LINES) for text in subtitles]
     line = _line_height(font)
     height = max(1, round(FRAME_WIDTH * frames.shape[1] / frames.shape[2]))
-    said = any(subtitles)
-    cell = height + line * (1 + TEXT_LINES * said) + GAP
+    cell = height + line * (1 + max(map(len, texts), default=0)) + GAP
     rows = math.ceil(len(frames) / columns)
     sheet = Image.new("RGB", (GAP + columns * (FRAME_WIDTH + GAP), GAP + rows * (cell + GAP)), BACKGROUND)
     pen = ImageDraw.Draw(sheet)
-    for index, (frame, time, text) in enumerate(zip(frames, times, subtitles, strict=True)):
+    for index, (frame, time, said) in enumerate(zip(frames, times, texts, strict=True)):
         x = GAP + (index % columns) * (FRAME_WIDTH + GAP)
         y = GAP + (index // columns) * (cell + GAP)
         sheet.paste(Image.fromarray(frame).resize((FRAME_WIDTH, height), Image.Resampling.LANCZOS), (x, y))
         pen.text((x, y + height + 2), clock(time), font=font, fill=TIME_COLOUR)
-        for number, words in enumerate(wrapped(text, font, FRAME_WIDTH, TEXT_LINES)):
+        for number, words in enumerate(said):
             pen.text((x, y + height + 2 + line * (number + 1)), words, font=font, fill=TEXT_COLOUR)
     file = BytesIO()
     sheet.save(file, "PNG", optimize=True)
@@ -92,6 +92,12 @@ def wrapped(text: str, font: Font, width: float, lines: int) -> list[str]:
             last = last[:-1]
         found[-1] = last + "…"
     return found
+
+
+def _waste(frames: int, columns: int) -> float:
+    """How far a sheet is from having no empty places and being half as wide again as high, in places."""
+    rows = math.ceil(frames / columns)
+    return rows * columns - frames + abs(columns - 1.5 * rows)
 
 
 def _font() -> Font:
