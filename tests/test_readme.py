@@ -57,12 +57,12 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> int:
         assert shlex.split(before)[0] == "echo"
         monkeypatch.setattr(sys, "stdin", io.StringIO(shlex.split(before)[1] + "\n"))
     words = shlex.split(after)
+    if words == ["make", "ask"]:
+        return run(made_by("ask"), monkeypatch)
     if words[0] == "make":
-        return (
-            run(made_by(words[1]), monkeypatch)
-            if words[1] == "ask"
-            else subprocess.call(["make", "-n", words[1]], cwd=ROOT)
-        )
+        return subprocess.call(["make", "-n", words[1]], cwd=ROOT)
+    if words[:3] == [".venv/bin/python", "-m", "pytest"]:  # these tests run anyway; they must be there
+        return int(not all((ROOT / word).exists() for word in words[3:] if not word.startswith("-")))
     assert words[0] == "minigpt4-video"
     return main(words[1:])
 
