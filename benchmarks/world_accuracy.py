@@ -1,6 +1,6 @@
 """Accuracy on unseen rendered files with held-out combinations: whole, without subtitles, without frames, with neither.
 
-    python benchmarks/world_accuracy.py [--model tiny] [--videos 320] [--questions 7] [--output benchmarks/results/tiny.json]
+python benchmarks/world_accuracy.py --model tiny --output benchmarks/results/tiny.json
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The world: answers follow from the scene, held-out pairs stay out of training, and the same number is the same file."""
+"""The world: answers follow from the scene, held-out pairs stay out of training, the same number is the same file."""
 
 import json
 from pathlib import Path
@@ -21,6 +21,7 @@ from minigpt4_video.data.world.scene import (
     RADIUS,
     SHAPES,
     SIZES,
+    Language,
     Line,
     Scene,
     Thing,
@@ -29,6 +30,8 @@ from minigpt4_video.data.world.scene import (
 from minigpt4_video.errors import UserError
 from minigpt4_video.media import probe, read_clip, read_subtitles
 
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
+STYLES: tuple[language.Style, ...] = ("brief", "detailed", "tags")
 SEEDS = st.integers(0, 100_000)
 
 
@@ -118,11 +121,10 @@ def test_training_never_shows_says_or_asks_a_held_out_pair(seed: int) -> None:
     for thing in scene.things:
         assert (thing.colour, thing.shape) not in HELD_OUT
         assert thing.later_colour is None or (thing.later_colour, thing.shape) not in HELD_OUT
-    words = " ".join(
-        [q.text + q.answer for spoken in ("en", "zh") for q in language.questions(scene, spoken)]  # type: ignore[arg-type]
-        + [cue.text for cue in language.cues(scene)]
-        + [language.caption(scene, style, "en") for style in ("brief", "detailed", "tags")]  # type: ignore[arg-type]
-    )
+    offered = [question for spoken in LANGUAGES for question in language.questions(scene, spoken)]
+    told = [language.caption(scene, style, spoken) for style in STYLES for spoken in LANGUAGES]
+    heard = [cue.text for cue in language.cues(scene)]
+    words = " ".join([question.text + question.answer for question in offered] + told + heard)
     for colour, shape in HELD_OUT:
         assert f"{colour} {shape}" not in words
         assert language.ZH_COLOUR[colour] + language.ZH_SHAPE[shape] not in words
@@ -153,13 +155,13 @@ def test_things_stay_in_the_picture_and_apart(seed: int, split: str) -> None:
 def test_every_question_has_one_answer_and_both_languages_ask_the_same_kinds() -> None:
     for seed in range(200):
         scene = make_scene(seed)
-        for spoken in ("en", "zh"):
+        for spoken in LANGUAGES:
             seen: dict[str, str] = {}
-            for question in language.questions(scene, spoken):  # type: ignore[arg-type]
+            for question in language.questions(scene, spoken):
                 assert seen.setdefault(question.text, question.answer) == question.answer
-    kinds = {spoken: {q.kind for s in range(200) for q in language.questions(make_scene(s, "train", spoken), spoken)}
-             for spoken in ("en", "zh")}  # type: ignore[arg-type]  # fmt: skip
-    assert kinds["en"] == kinds["zh"] == set(language.NEEDS)
+    for spoken in LANGUAGES:
+        scenes = [make_scene(seed, "train", spoken) for seed in range(200)]
+        assert {q.kind for scene in scenes for q in language.questions(scene, spoken)} == set(language.NEEDS)
 
 
 def test_a_thing_is_drawn_where_and_as_it_is() -> None:
@@ -171,8 +173,8 @@ def test_a_thing_is_drawn_where_and_as_it_is() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_shape_fills_a_different_part_of_its_square(shape: str) -> None:
     def area(name: str) -> int:
-        picture = render_frames(a_scene(Thing("white", name, "big", "still", 0.5, 0.5)), [0.0], 100)[0]  # type: ignore[arg-type]
-        return int((picture[..., 0] > 130).sum())
+        scene = a_scene(Thing("white", name, "big", "still", 0.5, 0.5))  # type: ignore[arg-type]
+        return int((render_frames(scene, [0.0], 100)[..., 0] > 130).sum())
 
     others = [area(other) for other in SHAPES if other != shape]
     assert min(abs(area(shape) - other) for other in others) > 30

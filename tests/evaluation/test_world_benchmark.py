@@ -65,7 +65,9 @@ def test_what_is_withheld_does_not_reach_the_model(
     spread: list[float] = []
     monkeypatch.setattr(type(chat.processor), "prepare", watched)
     monkeypatch.setattr(
-        VideoChat, "encode", lambda self, frames: spread.append(float(max(f.std() for f in frames))) or encode(self, frames)
+        VideoChat,
+        "encode",
+        lambda self, frames: spread.append(float(max(f.std() for f in frames))) or encode(self, frames),
     )
     done = list(answers(chat, tmp_path, [one for one in items if one.video == name][:1], shown))
     assert len(done) == 1 and done[0].shown == shown

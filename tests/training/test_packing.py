@@ -48,7 +48,9 @@ def tensors(processor: MiniGPT4VideoProcessor, samples: list[Sample]) -> dict[st
     return batch
 
 
-SAMPLES = [video_sample(seed, "train", 32, questions=6, captions=1) for seed in (1, 2)] + [picture_sample(3, "train", 32)]
+SAMPLES = [video_sample(seed, "train", 32, questions=6, captions=1) for seed in (1, 2)] + [
+    picture_sample(3, "train", 32)
+]
 
 
 def test_loss_and_gradients_of_packed_lines_are_those_of_turns_one_by_one(
@@ -88,7 +90,9 @@ def test_a_turn_does_not_see_its_neighbours(
     def first_turn(turns: int) -> torch.Tensor:
         kept = type(one)(one.prefix, one.branches[:turns])
         batch = pack([[kept]], 0, WIDTH)
-        hidden = model.model(**{k: v for k, v in batch.items() if k != "labels"}, pixel_values=features).last_hidden_state
+        hidden = model.model(
+            **{k: v for k, v in batch.items() if k != "labels"}, pixel_values=features
+        ).last_hidden_state
         end = len(one.prefix) + len(one.branches[0][0])
         return hidden[0, :end]
 

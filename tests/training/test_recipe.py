@@ -27,7 +27,10 @@ def test_every_shipped_recipe_reads_and_writes_back(tmp_path: Path) -> None:
     [
         ('stage = "video-qa"\nwieght = 1\n', r"mine\.toml: unknown wieght; it takes"),
         ('stage = "video-qa"\n[[sources]]\nkind = "videos"\nwieght = 1\n', r"mine\.toml: sources\[0\]: unknown wieght"),
-        ('stage = "video-qa"\n[learn]\nlanguage = "half"\n', r"learn: language is 'half'; it can be frozen, lora, full"),
+        (
+            'stage = "video-qa"\n[learn]\nlanguage = "half"\n',
+            r"learn: language is 'half'; it can be frozen, lora, full",
+        ),
         ('stage = "video-qa"\nseed = "one"\n', r"seed is 'one'; it must be int"),
         ('stage = "video-qa"\n[[sources]]\nweight = 2\n', r"sources\[0\]: kind is missing"),
         ("seed = 1\n", "stage is missing"),

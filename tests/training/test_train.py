@@ -1,4 +1,5 @@
-"""The five recipes of the embedded model, in miniature: each leaves a folder that loads, and a resumed run is the same run."""
+"""The five recipes of the embedded model, in miniature: each leaves a folder that loads, and a resumed run is the
+same run."""
 
 import shutil
 from pathlib import Path
@@ -44,7 +45,10 @@ def test_the_stages_follow_each_other_and_train_what_the_recipe_names(tmp_path: 
     for name, value in language.items():  # stage 1 trains the projection alone
         mine = name if name.startswith("lm_head") else name.replace("model.", "model.language_model.", 1)
         assert torch.equal(first[mine], value), name
-    assert VideoChat.from_pretrained(tmp_path / "stage3").open(video).ask("What happens?", max_new_tokens=4).plan.frames > 0
+    assert (
+        VideoChat.from_pretrained(tmp_path / "stage3").open(video).ask("What happens?", max_new_tokens=4).plan.frames
+        > 0
+    )
 
 
 def test_lora_is_merged_into_the_saved_model(tmp_path: Path) -> None:

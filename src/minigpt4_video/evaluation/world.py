@@ -49,7 +49,8 @@ def normalised(text: str) -> str:
 
 
 def choose(folder: Path, each: int) -> list[Item]:
-    """At most `each` questions a video of a rendered folder, rare kinds first so that all kinds come to be asked alike."""
+    """At most `each` questions a video of a rendered folder, rare kinds first so that all kinds come to be asked
+    alike."""
     listing = folder / QUESTIONS
     if not listing.is_file():
         raise UserError(f"{folder} has no {QUESTIONS}; render a world into it first")
@@ -64,9 +65,13 @@ def choose(folder: Path, each: int) -> list[Item]:
             asked[f"{question['language']}/{question['kind']}"] += 1
             items.append(
                 Item(
-                    row["video"], question["kind"], question["needs"], question["language"],
-                    question["text"], question["answer"],
-                )  # fmt: skip
+                    row["video"],
+                    question["kind"],
+                    question["needs"],
+                    question["language"],
+                    question["text"],
+                    question["answer"],
+                )
             )
     return items
 
@@ -121,7 +126,9 @@ def table(results: Sequence[Answered]) -> dict[str, Any]:
         "by_kind": by_kind,
         "by_need": _accuracy(results, lambda one: one.item.needs),
         "by_language": {
-            language: _mean(_accuracy([one for one in results if one.item.language == language], lambda one: one.item.kind))
+            language: _mean(
+                _accuracy([one for one in results if one.item.language == language], lambda one: one.item.kind)
+            )
             for language in languages
         },
     }

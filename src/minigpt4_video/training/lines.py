@@ -25,17 +25,25 @@ class Line:
     rows: tuple[Row, ...]
 
 
-class WorldLines(Dataset[Line]):
+class WorldLines(Dataset[Line]):  # type: ignore[misc]
     """Lines drawn from the world: one video with as many of its turns as fit, or several pictures."""
 
     def __init__(
-        self, processor: MiniGPT4VideoProcessor, sources: Sequence[Source], *, width: int, count: int, seed: int
+        self,
+        processor: MiniGPT4VideoProcessor,
+        sources: Sequence[Source],
+        *,
+        width: int,
+        count: int,
+        seed: int,
+        speech: bool = True,
     ) -> None:
         self.processor = processor
         self.sources = list(sources)
         self.width = width
         self.count = count
         self.seed = seed
+        self.speech = speech
 
     def __len__(self) -> int:
         return self.count
@@ -47,7 +55,12 @@ class WorldLines(Dataset[Line]):
         size = self.processor.image_size
         if source.kind == "videos":
             sample = video_sample(
-                source.first + index, "train", size, questions=source.questions, captions=source.captions
+                source.first + index,
+                "train",
+                size,
+                questions=source.questions,
+                captions=source.captions,
+                speech=self.speech,
             )
             return Line((sample,), (self._fitting(sample),))
         first = source.first + index * TRIED
@@ -87,7 +100,7 @@ class Collator:
         return packed
 
 
-class DensePictures(Dataset[DensePicture]):
+class DensePictures(Dataset[DensePicture]):  # type: ignore[misc]
     """Pictures for pretraining the tower."""
 
     def __init__(self, size: int, count: int) -> None:
@@ -122,7 +135,11 @@ def world_texts(scenes: int) -> list[str]:
         for sample in (video_sample(seed, "train", 8, questions=100, captions=3), picture_sample(seed, "train", 8)):
             texts += [text for turn in sample.turns for text in turn]
             texts += sample.subtitles
-    for pool in (IMAGE_CAPTION, VIDEO_CAPTION, {spoken: tuple(CAPTION_STYLE[spoken].values()) for spoken in CAPTION_STYLE}):
+    for pool in (
+        IMAGE_CAPTION,
+        VIDEO_CAPTION,
+        {spoken: tuple(CAPTION_STYLE[spoken].values()) for spoken in CAPTION_STYLE},
+    ):
         for instructions in pool.values():
             texts += list(instructions) * 30
     return texts

@@ -12,7 +12,7 @@ import torch
 Parameters = Iterable[tuple[str, torch.nn.Parameter]]
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(torch.optim.Optimizer):  # type: ignore[misc]
     """Groups with `muon=True` hold matrices; the others are AdamW's."""
 
     def __init__(
@@ -29,8 +29,8 @@ class Muon(torch.optim.Optimizer):
         defaults = {"lr": rate, "weight_decay": weight_decay, "momentum": momentum, "betas": (0.9, 0.98), "eps": 1e-8}
         super().__init__([group for group in groups if group["params"]], defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():

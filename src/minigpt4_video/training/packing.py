@@ -1,7 +1,8 @@
 """One prefix, many branches: all questions of a video behind its frames, which are then read once.
 
-A row is the prefix (frames, subtitles) and after it every turn (question and answer). Positions restart behind the prefix
-and a mask hides turns from each other, so each turn is computed as if it stood alone. Several rows share a line.
+A row is the prefix (frames, subtitles) and after it every turn (question and answer). Positions restart behind the
+prefix and a mask hides turns from each other, so each turn is computed as if it stood alone. Several rows share a
+line.
 """
 
 from collections.abc import Sequence
@@ -73,7 +74,9 @@ def lines(rows: Sequence[Row], width: int) -> list[list[Row]]:
     room: list[int] = []
     for one in rows:
         if len(one) > width:
-            raise RecipeError(f"a sample has {len(one)} tokens and a line {width}; ask less of one video or widen the line")
+            raise RecipeError(
+                f"a sample has {len(one)} tokens and a line {width}; ask less of one video or widen the line"
+            )
         line = next((index for index, free in enumerate(room) if free >= len(one)), None)
         if line is None:
             packed.append([one])
@@ -87,8 +90,8 @@ def lines(rows: Sequence[Row], width: int) -> list[list[Row]]:
 def pack(packed: Sequence[Sequence[Row]], pad: int, width: int) -> dict[str, torch.Tensor]:
     """Lines of rows as tensors, padded on the right to `width` (each new shape costs the CPU's kernels a compilation).
 
-    `input_ids`, `position_ids` and `labels` (lines, width), `attention_mask` (lines, 1, width, width) of bool. Labels are
-    not shifted. Frames are read in the order of lines, and of rows in a line.
+    `input_ids`, `position_ids` and `labels` (lines, width), `attention_mask` (lines, 1, width, width) of bool. Labels
+    are not shifted. Frames are read in the order of lines, and of rows in a line.
     """
     shape = (len(packed), width)
     input_ids = torch.full(shape, pad)

@@ -1,7 +1,7 @@
 """What a model that starts from nothing learns before the three stages: to see, and to read.
 
-The vision tower learns what stands where in single pictures of the world; the language model learns the world's sentences
-over frames that are told in words instead of shown. Released models skip both: their parts come pretrained.
+The vision tower learns what stands where in single pictures of the world; the language model learns the world's
+sentences over frames that are told in words instead of shown. Released models skip both: their parts come pretrained.
 """
 
 from typing import Any
@@ -20,8 +20,9 @@ ANSWER_MULTIPLE = 512
 """Answer positions are padded to a multiple of this: each new shape costs the CPU's kernels a compilation."""
 
 
-class DenseVision(nn.Module):
-    """A tower that names colour, shape and size, once in every patch that a thing covers and once where its middle lies."""
+class DenseVision(nn.Module):  # type: ignore[misc]
+    """A tower that names colour, shape and size, once in every patch that a thing covers and once where its middle
+    lies."""
 
     def __init__(self, config: Blip2VisionConfig) -> None:
         super().__init__()
@@ -29,14 +30,18 @@ class DenseVision(nn.Module):
         self.choices = (1 + len(COLOURS), 1 + len(SHAPES), 1 + len(SIZES))
         self.head = nn.Linear(config.hidden_size, 2 * sum(self.choices))
 
-    def forward(self, pixel_values: torch.Tensor, covered: torch.Tensor, middle: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, pixel_values: torch.Tensor, covered: torch.Tensor, middle: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """`pixel_values` (pictures, 3, H, W), `covered` and `middle` (pictures, patches, 3) as in `DensePicture`."""
         seen = self.tower(pixel_values).last_hidden_state[:, 1:]
         scores = self.head(seen).float().split(self.choices * 2, dim=-1)
         targets = [*covered.unbind(-1), *middle.unbind(-1)]
         loss = seen.new_zeros((), dtype=torch.float32)
         for score, target in zip(scores, targets, strict=True):
-            each = functional.cross_entropy(score.flatten(0, 1), target.flatten(), reduction="none", ignore_index=UNKNOWN)
+            each = functional.cross_entropy(
+                score.flatten(0, 1), target.flatten(), reduction="none", ignore_index=UNKNOWN
+            )
             here, empty = (target.flatten() > 0).float(), (target.flatten() == 0).float()
             # Nearly every patch is empty: both kinds weigh the same, or the tower would learn to say "nothing".
             loss = loss + (each * here).sum() / here.sum() + (each * empty).sum() / empty.sum()
@@ -45,8 +50,9 @@ class DenseVision(nn.Module):
         return {"loss": loss, "accuracy": named[known].all(-1).float().mean().detach()}
 
 
-class ToldFrames(nn.Module):
-    """A language model that reads frames told in words: each placeholder is the sum of the words of its strip of patches."""
+class ToldFrames(nn.Module):  # type: ignore[misc]
+    """A language model that reads frames told in words: each placeholder is the sum of the words of its strip of
+    patches."""
 
     def __init__(self, config: LlamaConfig, merge_size: int) -> None:
         super().__init__()

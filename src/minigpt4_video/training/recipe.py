@@ -18,8 +18,8 @@ class Source:
     """Where samples come from."""
 
     kind: Literal["videos", "pictures", "dialogues"]
-    """`videos`: eight frames with subtitles and turns. `pictures`: single frames with captions. `dialogues`: single frames
-    over which several people speak."""
+    """`videos`: eight frames with subtitles and turns. `pictures`: single frames with captions and questions.
+    `dialogues`: single frames over which several people speak."""
     weight: float = 1.0
     """How often this source is drawn from, relative to the others."""
     questions: int = 0
@@ -72,6 +72,8 @@ class Recipe:
     width: int = 512
     """Tokens in a packed line."""
     frames: int = 8
+    speech: bool = True
+    """Whether videos are shown with their subtitles, and asked about them."""
     vocabulary: int = 900
     """Tokens of the tokenizer that a language model is pretrained with."""
     parts: Parts = Parts()
@@ -94,7 +96,8 @@ def shipped() -> list[str]:
 
 
 def read_recipe(name: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
-    """The recipe in a file, or a shipped one by name; `overrides` are `key=value` or `table.key=value`, values as in TOML."""
+    """The recipe in a file, or a shipped one by name; `overrides` are `key=value` or `table.key=value`, values as in
+    TOML."""
     path = Path(name)
     if path.is_file():
         text, place = path.read_text(encoding="utf-8"), path.name

@@ -9,7 +9,8 @@ TAGS = ("[INST]", "[/INST]", "<Img>", "</Img>", "<Cap>")
 
 
 def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A tokenizer learnt from `texts` in which every tag of the prompt is one token and every other text still has a spelling.
+    """A tokenizer learnt from `texts` in which every tag of the prompt is one token and every other text still has a
+    spelling.
 
     A space goes before each piece, as SentencePiece does, so that a word is the same token wherever it stands.
     """

@@ -61,7 +61,7 @@ def packed_loss(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> d
     """Loss of a `MiniGPT4VideoForConditionalGeneration`, possibly inside peft or DDP, on packed lines."""
     inner = model
     while not isinstance(inner, MiniGPT4VideoForConditionalGeneration):
-        inner = inner.module if hasattr(inner, "module") else inner.get_base_model()  # type: ignore[operator,union-attr]
+        inner = inner.module if hasattr(inner, "module") else inner.get_base_model()
     embeds, _ = inner.model.embed(inputs["input_ids"], inputs["pixel_values"])
     return answer_loss(
         inner.model.language_model, inner.lm_head, embeds,
@@ -121,7 +121,8 @@ def _processor(plan: Recipe, output: Path) -> MiniGPT4VideoProcessor:
     """The processor of the part that the run starts from, or a new one for a model that is made from nothing."""
     origin = plan.parts.model or plan.parts.language
     if origin is not None:
-        return MiniGPT4VideoProcessor.from_pretrained(_part(output, origin))
+        processor: MiniGPT4VideoProcessor = MiniGPT4VideoProcessor.from_pretrained(_part(output, origin))
+        return processor
     sizes = Blip2VisionConfig(**{"image_size": 64, "patch_size": 8, **plan.vision})
     patches = (sizes.image_size // sizes.patch_size) ** 2
     tokenizer = build_tokenizer(world_texts(SCENES_FOR_WORDS), plan.vocabulary)
@@ -147,7 +148,7 @@ def _setup(
     if plan.stage == "vision":
         tower = DenseVision(Blip2VisionConfig(**plan.vision))
         return tower, DensePictures(processor.image_size, count), DenseCollator(processor)
-    data = WorldLines(processor, plan.sources, width=plan.width, count=count, seed=plan.seed)
+    data = WorldLines(processor, plan.sources, width=plan.width, count=count, seed=plan.seed, speech=plan.speech)
     collator = Collator(processor, plan.width, told=plan.stage == "language")
     if plan.stage == "language":
         tokenizer = processor.tokenizer
@@ -162,7 +163,11 @@ def _setup(
 def _model(plan: Recipe, output: Path) -> MiniGPT4VideoForConditionalGeneration:
     """The model of an earlier stage, or a tower and a language model put together with a new projection."""
     if plan.parts.model is not None:
-        return MiniGPT4VideoForConditionalGeneration.from_pretrained(_part(output, plan.parts.model), dtype=torch.float32)
+        origin = _part(output, plan.parts.model)
+        earlier: MiniGPT4VideoForConditionalGeneration = MiniGPT4VideoForConditionalGeneration.from_pretrained(
+            origin, dtype=torch.float32
+        )
+        return earlier
     if plan.parts.vision is None or plan.parts.language is None:
         raise RecipeError("[parts] must name a model, or vision and language")
     tower = Blip2VisionModel.from_pretrained(_part(output, plan.parts.vision))
@@ -216,7 +221,7 @@ def _save(plan: Recipe, model: torch.nn.Module, processor: MiniGPT4VideoProcesso
         language.save_pretrained(aside)
     else:
         if plan.learn.language == "lora":
-            model = model.merge_and_unload()  # type: ignore[operator]
+            model = model.merge_and_unload()
         assert isinstance(model, MiniGPT4VideoForConditionalGeneration)
         tokenizer = processor.tokenizer
         model.generation_config = GenerationConfig(

@@ -28,10 +28,11 @@ def render(
     language: Language | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
-    """Writes scenes `seed` to `seed + count - 1` as NAME.mp4 and NAME.srt, and `questions.jsonl` last; returns the videos.
+    """Writes scenes `seed` to `seed + count - 1` as NAME.mp4 and NAME.srt, and `questions.jsonl` last; returns the
+    videos.
 
-    The same numbers give the same files. `progress` is called with how many are done. Raises UserError for a count below
-    one or an output that is a file.
+    The same numbers give the same files. `progress` is called with how many are done. Raises UserError for a count
+    below one or an output that is a file.
     """
     if count < 1:
         raise UserError(f"cannot render {count} videos; ask for at least one")

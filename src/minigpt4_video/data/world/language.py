@@ -1,6 +1,7 @@
 """Scenes in words, English and Chinese: subtitles, captions, and questions with the one right answer.
 
-Every answer is computed from the scene, never from another text. A question is offered only where its answer is beyond doubt.
+Every answer is computed from the scene, never from another text. A question is offered only where its answer is
+beyond doubt.
 """
 
 import random
@@ -14,7 +15,6 @@ from minigpt4_video.data.world.scene import (
     MOTIONS,
     SHAPES,
     STEP,
-    Action,
     Colour,
     Language,
     Line,
@@ -49,8 +49,14 @@ LIKED: dict[Language, tuple[str, ...]] = {
     "zh": ("苹果", "面包", "牛奶", "音乐", "足球", "茶", "鱼", "猫", "书", "雨"),
 }
 ZH_COLOUR: dict[Colour, str] = {
-    "red": "红色", "orange": "橙色", "yellow": "黄色", "green": "绿色", "blue": "蓝色", "purple": "紫色", "white": "白色",
-}  # fmt: skip
+    "red": "红色",
+    "orange": "橙色",
+    "yellow": "黄色",
+    "green": "绿色",
+    "blue": "蓝色",
+    "purple": "紫色",
+    "white": "白色",
+}
 ZH_SHAPE: dict[Shape, str] = {"circle": "圆形", "square": "方形", "triangle": "三角形", "star": "星形"}
 ZH_SIZE: dict[Size, str] = {"big": "大", "small": "小"}
 ZH_SIDE = {"left": "左", "right": "右", "up": "上", "down": "下"}
@@ -134,10 +140,10 @@ def caption(scene: Scene, style: Style, language: Language) -> str:
         return "和".join(looks) + "。"
     if language == "en":
         told = [f"A {describe(thing, 'en', size=True)} {happening(thing, 'en')}." for thing in things]
-        told += [f"{NAMES['en'][line.speaker]} likes {LIKED['en'][line.likes]}." for line in _likes(scene)]
+        told += [f"{NAMES['en'][line.speaker]} likes {LIKED['en'][liked]}." for line, liked in _likes(scene)]
         return " ".join(told)
     told = [f"{describe(thing, 'zh', size=True)}{happening(thing, 'zh')}。" for thing in things]
-    return "".join(told + [f"{NAMES['zh'][line.speaker]}喜欢{LIKED['zh'][line.likes]}。" for line in _likes(scene)])
+    return "".join(told + [f"{NAMES['zh'][line.speaker]}喜欢{LIKED['zh'][liked]}。" for line, liked in _likes(scene)])
 
 
 def picture_caption(scene: Scene, time: float, language: Language) -> str:
@@ -160,7 +166,8 @@ def picture_caption(scene: Scene, time: float, language: Language) -> str:
 
 
 def picture_questions(scene: Scene, time: float, language: Language, seed: int = 0) -> list[tuple[str, str]]:
-    """(question, answer) pairs about one moment of a scene: what is visible, where, how big, of what colour and shape."""
+    """(question, answer) pairs about one moment of a scene: what is visible, where, how big, of what colour and
+    shape."""
     rng = random.Random(f"moment/{scene.split}/{scene.seed}/{language}/{seed}")
     shown = []
     for thing in scene.things:
@@ -170,7 +177,9 @@ def picture_questions(scene: Scene, time: float, language: Language, seed: int =
     if not shown:
         return []
     still = replace(scene, things=tuple(shown), lines=())
-    asked = [one for one in (*_about_things(still, rng), *_about_existence(still, rng)) if one[0] not in ("motion", "event")]
+    asked = [
+        one for one in (*_about_things(still, rng), *_about_existence(still, rng)) if one[0] not in ("motion", "event")
+    ]
     rng.shuffle(asked)
     if language == "en":
         return [(rng.choice(english), answer[0]) for _, english, _, answer in asked]
@@ -190,8 +199,9 @@ def _join_en(words: list[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
-def _likes(scene: Scene) -> list[Line]:
-    return [line for line in scene.lines if line.likes is not None]
+def _likes(scene: Scene) -> list[tuple[Line, int]]:
+    """The lines that say what somebody likes, and what."""
+    return [(line, line.likes) for line in scene.lines if line.likes is not None]
 
 
 def questions(scene: Scene, language: Language, seed: int = 0) -> list[Question]:
@@ -251,7 +261,10 @@ def _about_things(scene: Scene, rng: random.Random) -> Iterator[Wordings]:
 
 
 def _where(kind: Kind, thing: Thing, en: str, zh: str) -> Iterator[Wordings]:
-    moments = (("at the start", "开始时", 1 / 16), ("at the end", "结束时", 15 / 16))
+    moments: tuple[tuple[str, str, float], ...] = (
+        ("at the start", "开始时", 1 / 16),
+        ("at the end", "结束时", 15 / 16),
+    )
     if thing.action not in STEP:
         moments = (("", "", 0.5),)
     for when_en, when_zh, time in moments:
@@ -291,7 +304,10 @@ def _about_order(scene: Scene) -> Iterator[Wordings]:
         (events[0], ("What happens first?",), ("先发生了什么？",)),
         (events[-1], ("What happens last?",), ("最后发生了什么？",)),
     ):
-        answer = (f"the {describe(thing, 'en')} {happening(thing, 'en')}", describe(thing, "zh") + happening(thing, "zh"))
+        answer = (
+            f"the {describe(thing, 'en')} {happening(thing, 'en')}",
+            describe(thing, "zh") + happening(thing, "zh"),
+        )
         yield "order", english, chinese, answer
 
 
@@ -321,10 +337,9 @@ def _about_existence(scene: Scene, rng: random.Random) -> Iterator[Wordings]:
 
 
 def _about_speech(scene: Scene) -> Iterator[Wordings]:
-    for line in _likes(scene):
-        assert line.likes is not None
+    for line, like in _likes(scene):
         names = tuple(NAMES[language][line.speaker] for language in ("en", "zh"))
-        liked = tuple(LIKED[language][line.likes] for language in ("en", "zh"))
+        liked = tuple(LIKED[language][like] for language in ("en", "zh"))
         yield (
             "who",
             (f"Who likes {liked[0]}?", f"Who says they like {liked[0]}?"),
@@ -348,7 +363,8 @@ def _about_speech(scene: Scene) -> Iterator[Wordings]:
 
 
 def _about_named(scene: Scene, rng: random.Random) -> Iterator[Wordings]:
-    """Two people said which thing they are: only what tells the two apart is asked, so both picture and subtitles are needed."""
+    """Two people said which thing they are: only what tells the two apart is asked, so both picture and subtitles are
+    needed."""
     named = [(line.speaker, scene.things[line.thing]) for line in scene.lines if line.thing is not None]
     if len(named) != 2:
         return
@@ -376,5 +392,3 @@ def _about_named(scene: Scene, rng: random.Random) -> Iterator[Wordings]:
             yield _what_happens("named", thing, en, zh)
             verb, zh_verb = happening(thing, "en"), happening(thing, "zh")
             yield "who-does", (f"Who {verb}?",), (f"谁{zh_verb}？",), (en, zh)
-
-

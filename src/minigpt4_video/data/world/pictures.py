@@ -1,8 +1,8 @@
 """Single pictures with dense truth, more varied than the world: what a vision tower is pretrained on.
 
-Things of the world stand among things of other colours and other shapes, so that colour and shape are learnt apart: a tower
-that has never met a red star must still see one. Held-out pairs do not occur, nor any colour near one of the world's that
-is not one of them.
+Things of the world stand among things of other colours and other shapes, so that colour and shape are learnt apart: a
+tower that has never met a red star must still see one. Held-out pairs do not occur, nor any colour near one of the
+world's that is not one of them.
 """
 
 import random
@@ -55,8 +55,8 @@ def dense_picture(seed: int, size: int) -> DensePicture:
         covered[(np.hypot(centres[None, :] - x, centres[:, None] - y) < radius).ravel()] = truth
         middle[int(y * GRID) * GRID + int(x * GRID)] = truth
     covered[middle[:, 2] > 0] = middle[middle[:, 2] > 0]
-    frame = frame * (1 + rng.uniform(-0.05, 0.05)) + noise.normal(0, 1, frame.shape) * rng.choice((0.0, 1.5, 3.0))
-    return DensePicture(np.clip(frame, 0, 255).astype(np.uint8), covered, middle)
+    worn = frame * (1 + rng.uniform(-0.05, 0.05)) + noise.normal(0, 1, frame.shape) * rng.choice((0.0, 1.5, 3.0))
+    return DensePicture(np.clip(worn, 0, 255).astype(np.uint8), covered, middle)
 
 
 def _look(rng: random.Random) -> tuple[tuple[int, int, int], Shape | OddShape, int, int]:

@@ -20,7 +20,7 @@ RGB: dict[Colour, tuple[int, int, int]] = {
 OddShape = Literal["diamond", "cross", "ring"]
 """Shapes outside the world, for pretraining alone."""
 Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.floating[Any]]
+Floats = npt.NDArray[Any]
 
 
 def render(scene: Scene, times: Sequence[float], size: int = 128) -> Pixels:
@@ -69,4 +69,5 @@ def _inside(shape: Shape | OddShape, x: Floats, y: Floats) -> Floats:
     px, py = np.hypot(x, y) * np.cos(angle), np.hypot(x, y) * np.sin(angle)
     nx, ny = notch * np.cos(turn), notch * np.sin(turn)
     length = np.hypot(tip - nx, ny)
-    return ((tip - px) * ny - py * (tip - nx)) / length
+    inside: Floats = ((tip - px) * ny - py * (tip - nx)) / length
+    return inside

@@ -56,9 +56,7 @@ def picture_sample(seed: int, split: Split, size: int, *, questions: int = 0) ->
     rng = random.Random(f"picture/{split}/{seed}")
     time = rng.choice(GLANCES)
     spoken: tuple[Language, ...] = ("en", "zh")
-    turns = tuple(
-        (rng.choice(IMAGE_CAPTION[spoke]), language.picture_caption(scene, time, spoke)) for spoke in spoken
-    )
+    turns = tuple((rng.choice(IMAGE_CAPTION[spoke]), language.picture_caption(scene, time, spoke)) for spoke in spoken)
     for spoke in spoken:
         turns += tuple(language.picture_questions(scene, time, spoke)[:questions])
     truth = {"dense": dense_words(scene, time)[None]}
@@ -80,7 +78,9 @@ def dialogue_sample(seed: int, split: Split, size: int, *, questions: int) -> Sa
     )
     speakers = rng.sample(range(PEOPLE), rng.randint(3, 5))
     likes = rng.sample(range(LIKES), len(speakers))
-    said: list[tuple[int, int | None, int | None]] = [(who, like, None) for who, like in zip(speakers, likes, strict=True)]
+    said: list[tuple[int, int | None, int | None]] = [
+        (who, like, None) for who, like in zip(speakers, likes, strict=True)
+    ]
     if len(shown) > 1:
         named = rng.sample(range(len(shown)), 2)
         said = said[: rng.randint(0, 3)]
@@ -97,9 +97,7 @@ def dialogue_sample(seed: int, split: Split, size: int, *, questions: int) -> Sa
 
 def _captions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
     spoken = scene.language
-    pairs = [
-        (prompt, language.caption(scene, style, spoken)) for style, prompt in CAPTION_STYLE[spoken].items()
-    ]
+    pairs = [(prompt, language.caption(scene, style, spoken)) for style, prompt in CAPTION_STYLE[spoken].items()]
     pairs.append((rng.choice(VIDEO_CAPTION[spoken]), language.caption(scene, "detailed", spoken)))
     return pairs
 
@@ -114,8 +112,8 @@ def _worn(frames: Pixels, rng: random.Random) -> Pixels:
 
 
 def dense_words(scene: Scene, time: float) -> npt.NDArray[np.int64]:
-    """A moment told in words: (patches, 5) word numbers, for the patch that holds a thing's middle its colour, shape, size,
-    row and column, elsewhere zeros, which mean nothing.
+    """A moment told in words: (patches, 5) word numbers, for the patch that holds a thing's middle its colour, shape,
+    size, row and column, elsewhere zeros, which mean nothing.
     """
     words = np.zeros((GRID * GRID, 5), np.int64)
     shape_at = 1 + len(COLOURS)

@@ -1,7 +1,7 @@
 """Scenes: coloured shapes that move, appear, disappear or change colour, and people who speak over them.
 
-A scene is a pure function of (seed, split). Space is the unit square, x to the right and y downwards; time runs from 0 to 1
-over the whole video. Some pairs of colour and shape are held out: they occur in the split "held-out" only.
+A scene is a pure function of (seed, split). Space is the unit square, x to the right and y downwards; time runs from
+0 to 1 over the whole video. Some pairs of colour and shape are held out: they occur in the split "held-out" only.
 """
 
 import math
@@ -161,7 +161,8 @@ def _place(
 
 
 def _apart(a: Thing, b: Thing) -> bool:
-    """Never touching where a frame is taken, and never in the same strip of the picture (half its width, an eighth high)."""
+    """Never touching where a frame is taken, and never in the same strip of the picture (half its width, an eighth
+    high)."""
     if b.later_colour is not None and a.later_colour == b.later_colour:
         return False
     reach = RADIUS[a.size] + RADIUS[b.size] + 0.03
