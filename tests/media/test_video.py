@@ -1,9 +1,12 @@
+import gc
 import json
 import logging
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +16,7 @@ from PIL import Image
 
 from minigpt4_video.media import MediaError, probe, read_clip, read_frames, sample_times
 from minigpt4_video.media import video as video_module
+from minigpt4_video.media.sources import open_media
 from minigpt4_video.media.video import _read_all, _read_selected
 
 
@@ -199,6 +203,60 @@ def test_a_damaged_piece_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptur
     path.write_bytes(data)
     numbers = numbers_of(read_clip(path, 4).frames)
     assert numbers[0] == 12 and numbers[-1] == 87
+
+
+def test_a_cut_gif_and_damaged_pictures_give_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = write_animation(tmp_path / "whole.gif", [100] * 6)
+    write_video(tmp_path / "whole.mkv", range(50), g="50")
+    for path, keep in ((whole, whole.stat().st_size // 2), (tmp_path / "whole.mkv", 0)):
+        read_clip(path, 4)
+        assert not caplog.text
+        data = bytearray(path.read_bytes())
+        if keep:
+            data = data[:keep]
+        else:
+            for place in range(len(data) // 2, len(data) // 2 + 60, 7):
+                data[place] ^= 0xFF
+        damaged = tmp_path / f"damaged{path.suffix}"
+        damaged.write_bytes(data)
+        assert len(read_clip(damaged, 4).frames)
+        assert f"damaged{path.suffix} " in caplog.text
+        caplog.clear()
+
+
+def test_frames_are_freed_as_soon_as_they_are_done_with(long_gop: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        read_frames(long_gop, [1.0, 2.0])
+        assert not any(isinstance(thing, av.VideoFrame) and thing.width > 8 for thing in gc.get_objects())
+    finally:
+        gc.enable()
+
+
+def test_reading_goes_on_behind_packets_that_cannot_be_read(long_gop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Faulty:
+        """A container whose every tenth packet raises, as those of streams that begin late do."""
+
+        def __init__(self, container: av.container.InputContainer) -> None:
+            self.container = container
+
+        def demux(self, stream: av.VideoStream) -> Iterator[av.Packet]:
+            for number, packet in enumerate(self.container.demux(stream), 1):
+                yield packet
+                if number % 10 == 0:
+                    raise IndexError("list index out of range")
+
+    with open_media(long_gop) as container:
+        stream = container.streams.video[0]
+        assert len(list(video_module._Decoder(Faulty(container), stream).frames())) == 250
+
+
+def test_encrypted_pictures_are_refused(long_gop: Path, tmp_path: Path) -> None:
+    path = tmp_path / "secret.mp4"
+    path.write_bytes(long_gop.read_bytes().replace(b"avc1\0\0\0\0", b"encv\0\0\0\0", 1))
+    with pytest.raises(MediaError, match=r"secret\.mp4 is encrypted, so its pictures cannot be seen"):
+        read_clip(path, 4)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Opening files that somebody else made: one file and nothing beside it, and every failure as a `MediaError`."""
 
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ DECODER_ERRORS = (
     ArithmeticError,
     RuntimeError,
 )
+
+# A table of sample descriptions whose first entry is encrypted video.
+ENCRYPTED_VIDEO = re.compile(rb"stsd.{12}encv", re.DOTALL)
+LARGEST_HEADER = 64 * 2**20
 
 # Containers that are lists of other files, or no pictures: a text drawn as a terminal would is nobody's video.
 REFUSED_FORMATS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "tty", "bin", "xbin", "adf", "idf", "ffmetadata"}
@@ -76,6 +81,26 @@ def open_media(path: str | PathLike[str], what: str = "a video") -> Iterator[av.
             if set(container.format.name.split(",")) & REFUSED_FORMATS:
                 raise not_media(file, what)
             yield container
+
+
+def is_encrypted(file: Path) -> bool:
+    """Whether an MP4 file says that its pictures are encrypted. The decoder would show them as noise."""
+    try:
+        with file.open("rb") as opened:
+            position, size = 0, file.stat().st_size
+            while position + 8 <= size:
+                opened.seek(position)
+                header = opened.read(16)
+                length = int.from_bytes(header[:4])
+                if length == 1:
+                    length = int.from_bytes(header[8:16])
+                if header[4:8] == b"moov":
+                    opened.seek(position)
+                    return ENCRYPTED_VIDEO.search(opened.read(min(length or size, LARGEST_HEADER))) is not None
+                position += length if length >= 8 else size
+    except (OSError, OverflowError) as error:
+        raise not_media(file, "a video") from error
+    return False
 
 
 def not_media(file: Path, what: str) -> MediaError:

@@ -9,6 +9,7 @@ import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from minigpt4_video.errors import MediaError
-from minigpt4_video.media.sources import DECODER_ERRORS, check_file, not_media, open_media, shown
+from minigpt4_video.media.sources import DECODER_ERRORS, check_file, is_encrypted, not_media, open_media, shown
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,10 @@ SEEKABLE_FORMATS = {"mp4", "matroska"}
 SELECTABLE_CODECS = {"h264", "hevc", "vp8", "vp9", "libdav1d"}
 SEEK_COSTS_FRAMES = 8
 SEEK_ATTEMPTS = 3
+
+UNREADABLE_IN_A_ROW = 1000
+# Decoding several frames at once holds that many more of them.
+LARGE_FRAME = 4096 * 2304
 
 
 class SubtitleTrack(NamedTuple):
@@ -216,23 +221,37 @@ class _Decoder:
         self.damaged = False
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        try:
-            for packet in self._container.demux(self._stream):
-                is_end = packet.dts is None and packet.pts is None
-                if packet.size or is_end:  # an empty packet repeats a picture, but decoding it would end the stream
-                    yield from self._decode(packet)
-        except DECODER_ERRORS:
-            self.damaged = True
-            yield from self._decode(None)
+        for packet in self._packets():
+            is_end = packet.dts is None and packet.pts is None
+            if packet.size or is_end:  # an empty packet repeats a picture, but decoding it would end the stream
+                yield from self._decode(packet)
+        yield from self._decode(None)
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """The stream's packets; what cannot be read is left out as long as there is something behind it."""
+        failures = 0
+        while failures < UNREADABLE_IN_A_ROW:
+            try:
+                for packet in self._container.demux(self._stream):
+                    failures = 0
+                    yield packet
+                return
+            except IndexError:  # a packet of a stream that began after the file was opened
+                failures += 1
+            except DECODER_ERRORS:
+                failures += 1
+                self.damaged = True
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         try:
-            return list(self._stream.codec_context.decode(packet))
+            frames = list(self._stream.codec_context.decode(packet))
         except av.error.EOFError:
             return []
         except DECODER_ERRORS:
             self.damaged = True
             return []
+        self.damaged = self.damaged or any(frame.is_corrupt for frame in frames)
+        return frames
 
 
 class _Clock:
@@ -263,12 +282,15 @@ def _read(file: Path, times: Times, size: tuple[int, int] | None) -> _Reading:
     order = np.argsort(times, kind="stable")
     targets = [float(time) for time in times[order]]
     counted = None
-    try:
-        found, end = _read_selected(file, targets, size)
-        if len({time for time, _ in found}) < len(found):
-            raise _Unreliable("whether the video has as many frames as times is known once all are counted")
-    except _Unreliable:
+    selected = None
+    with suppress(_Unreliable):
+        selected = _read_selected(file, targets, size)
+    # Of times that mean the same frame, how many frames there are is known once all are counted.
+    if selected is None or len({time for time, _ in selected[0]}) < len(targets):
+        selected = None
         found, end, counted = _read_all(file, targets, size)
+    else:
+        found, end = selected
     chosen = [found[place] for place in np.argsort(order)]
     if counted is not None:
         chosen = list({time: (time, frame) for time, frame in chosen}.values())
@@ -330,7 +352,7 @@ def _all_frames(file: Path) -> Iterator[_Shown]:
         return
     with open_media(file) as container:
         stream = _video_stream(container, file)
-        stream.thread_type = "AUTO"
+        stream.thread_type = _thread_type(stream)
         tolerance = _tolerance(stream)
         decoder, clock = _Decoder(container, stream), _Clock(container, stream)
         first: Fraction | None = None
@@ -341,8 +363,17 @@ def _all_frames(file: Path) -> Iterator[_Shown]:
                 lasts = float(clock.lasts(frame))
                 yield _Shown(float(absolute - first), lasts, tolerance, partial(_upright, frame, file))
         finally:
-            if decoder.damaged:
+            if decoder.damaged or _is_cut_gif(file):
                 logger.warning("%s is damaged; the frames that can be decoded are used.", shown(file))
+
+
+def _is_cut_gif(file: Path) -> bool:
+    """FFmpeg makes no difference between a GIF that ends and one that breaks off."""
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GIF8":
+            return False
+        opened.seek(max(0, file.stat().st_size - 64))
+        return not opened.read().rstrip(b"\0\r\n ").endswith(b";")
 
 
 def _is_webp(file: Path) -> bool:
@@ -402,7 +433,7 @@ def _read_selected(
             first_pts = first.pts
         with open_media(file) as container:
             stream = _video_stream(container, file)
-            stream.thread_type = "AUTO"
+            stream.thread_type = _thread_type(stream)
 
             def picture(frame: av.VideoFrame) -> Frames:
                 whole = _upright(frame, file)
@@ -523,6 +554,8 @@ class _Selection:
 
 def _video_stream(container: av.container.InputContainer, file: Path) -> av.VideoStream:
     """The stream that a player would show: not a cover picture, and one that this FFmpeg can decode."""
+    if "mp4" in container.format.name and is_encrypted(file):
+        raise MediaError(f"{shown(file)} is encrypted, so its pictures cannot be seen; name a copy that is not.")
     streams = [
         stream
         for stream in container.streams.video
@@ -537,6 +570,10 @@ def _video_stream(container: av.container.InputContainer, file: Path) -> av.Vide
     stream = next((stream for stream in streams if best is not None and stream.index == best.index), streams[0])
     assert isinstance(stream, av.VideoStream)
     return stream
+
+
+def _thread_type(stream: av.VideoStream) -> str:
+    return "SLICE" if stream.width * stream.height > LARGE_FRAME else "AUTO"
 
 
 def _describe(container: av.container.InputContainer, stream: av.VideoStream, first: av.VideoFrame) -> VideoInfo:
@@ -652,8 +689,9 @@ def _resized(picture: Frames, size: tuple[int, int]) -> Frames:
 def _orientation(frame: av.VideoFrame) -> _Orientation:
     """From the display matrix, which takes x to (a, b) and y to (c, d); PyAV's own rotation misses mirroring."""
     try:
-        kinds = list(frame.side_data)
-    except ValueError:  # PyAV refuses them all where it does not know one; its rotation is counter-clockwise
+        # PyAV's list refers back to its frame, which memory then holds for long: a tiny copy's matrix does as well.
+        kinds = list(frame.reformat(8, 8, interpolation="POINT").side_data)
+    except DECODER_ERRORS:  # PyAV refuses them all where it does not know one; its rotation is counter-clockwise
         quarters = round(frame.rotation / 90) % 4
         return (
             _Orientation(),
