@@ -3,12 +3,13 @@ import string
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbered import write_sound, write_video
 
-from minigpt4_video.media import Cue, MediaError, SubtitleSource, find_subtitles, read_subtitles
+from minigpt4_video.media import Cue, MediaError, SubtitleSource, align, find_subtitles, read_frames, read_subtitles
 
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nhello there\n\n2\n00:00:03,000 --> 00:00:04,000\nsecond\nline\n"
 CUES = [Cue(1.0, 2.5, "hello there"), Cue(3.0, 4.0, "second line")]
@@ -92,7 +93,10 @@ def test_frame_counts_become_seconds(tmp_path: Path, caplog: pytest.LogCaptureFi
         ("Где ты был вчера вечером? Я искал тебя весь день.", "cp1251"),
         ("今天我们去公园散步，天气非常好，大家都很高兴。", "gb18030"),
         ("今日は公園を散歩します。とても楽しいです。", "shift_jis"),
+        ("今天我們去公園散步，天氣非常好，大家都很高興。", "big5"),
+        ("今天我们去公园散步，天气非常好，大家都很高兴。", "gbk"),
         ("Où est passé le garçon ? Il était là, près de l'école.", "cp1252"),
+        ("Où est passé le garçon ? Il était là, près de l'école.", "latin-1"),
     ],
 )
 def test_the_encoding_is_found(tmp_path: Path, words: str, encoding: str) -> None:
@@ -196,3 +200,114 @@ def test_a_tracks_times_count_from_the_first_frame(tmp_path: Path) -> None:
     said = [("eng", 5.5, 6.0, "late")]
     path = write_video(tmp_path / "late.mkv", range(5000, 8000, 40), Fraction(1, 1000), subtitles=said)
     assert read_subtitles(path) == [Cue(0.5, 1.0, "late")]
+
+
+ROLLING = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.000 --> 00:00:02.000 align:start position:0%
+ 
+first<00:00:00.500><c> words</c>
+
+00:00:02.000 --> 00:00:02.010 align:start position:0%
+first words
+ 
+
+00:00:02.010 --> 00:00:04.000 align:start position:0%
+first words
+and<00:00:02.500><c> then</c><00:00:03.000><c> more</c>
+
+00:00:04.000 --> 00:00:04.010 align:start position:0%
+and then more
+ 
+
+00:00:04.010 --> 00:00:06.000 align:start position:0%
+and then more
+the<00:00:05.000><c> end</c>
+"""
+
+
+def test_rolling_captions_are_told_once(tmp_path: Path) -> None:
+    assert read_subtitles(written(tmp_path, ROLLING, "clip.vtt")) == [
+        Cue(0.0, 2.0, "first words"),
+        Cue(2.01, 4.0, "and then more"),
+        Cue(4.01, 6.0, "the end"),
+    ]
+
+
+def test_what_people_say_twice_is_kept(tmp_path: Path) -> None:
+    lines = ["Stop!", "Stop!", "Why?", "Because.", "Oh.", "Yes."]
+    text = "".join(f"{n + 1}\n00:00:0{n},000 --> 00:00:0{n + 1},000\n{line}\n\n" for n, line in enumerate(lines))
+    assert [cue.text for cue in read_subtitles(written(tmp_path, text))] == lines
+
+
+def test_overlapping_cues_are_all_kept(tmp_path: Path) -> None:
+    text = "1\n00:00:01,000 --> 00:00:09,000\nlong\n\n2\n00:00:02,000 --> 00:00:03,000\nshort\n"
+    assert read_subtitles(written(tmp_path, text)) == [Cue(1.0, 9.0, "long"), Cue(2.0, 3.0, "short")]
+
+
+def test_times_without_words_are_no_subtitles_and_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_subtitles(written(tmp_path, "1\n00:00:01,000 --> 00:00:09,000\n")) == []
+    assert "holds times, but no words" in caplog.text
+
+
+def test_events_without_a_line_of_formats_are_read(tmp_path: Path) -> None:
+    short = "Dialogue: 0,0:00:01.00,0:00:02.00,Default,Olly,One, two, three, four, five, six.\n"
+    full = "Dialogue: 0,0:00:03.00,0:00:04.00,Default,Olly,0,0,0,,One, two.\n"
+    assert read_subtitles(written(tmp_path, short + full, "clip.ass")) == [
+        Cue(1.0, 2.0, "Olly: One, two, three, four, five, six."),
+        Cue(3.0, 4.0, "Olly: One, two."),
+    ]
+
+
+def test_a_rate_that_is_named_counts_frames_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = written(tmp_path, "{50}{100}words|more\n", "clip.sub")
+    assert read_subtitles(path, fps=50.0) == [Cue(1.0, 2.0, "words more")]
+    assert not caplog.text
+
+
+def test_the_language_that_is_asked_for_comes_first(tmp_path: Path) -> None:
+    cue = "1\n00:00:00,000 --> 00:00:01,000\nwords\n"
+    video = write_video(
+        tmp_path / "clip.mkv", range(25), subtitles=[("ger", 0.0, 1.0, "Wort"), ("spa", 0.0, 1.0, "si")]
+    )
+    assert find_subtitles(video, "es") == SubtitleSource(video, 1, "spa")
+    assert find_subtitles(video, "fr") == SubtitleSource(video, 0, "ger")
+    for name in ("clip.fr.srt", "clip.en.srt", "clip.pt-BR.srt", "clip.chi.srt"):
+        written(tmp_path, cue, name)
+    for asked, found in [("fre", "clip.fr.srt"), ("zh", "clip.chi.srt"), ("pt-br", "clip.pt-BR.srt")]:
+        assert find_subtitles(video, asked).path.name == found
+    assert find_subtitles(video, "pt").path.name == "clip.pt-BR.srt"
+    assert find_subtitles(video, "de") == SubtitleSource(video, 0, "ger")
+    assert find_subtitles(video).path.name == find_subtitles(video, "ja").path.name == "clip.en.srt"
+    written(tmp_path, cue, "clip.srt")
+    assert find_subtitles(video).path.name == find_subtitles(video, "ja").path.name == "clip.srt"
+    assert find_subtitles(video, "en").path.name == "clip.en.srt"
+
+
+@pytest.mark.parametrize("numerator", [24000, 30000])
+@pytest.mark.parametrize("inside", [True, False])
+def test_subtitles_are_within_a_frame_after_two_hours_of_a_fractional_rate(
+    tmp_path: Path, numerator: int, inside: bool
+) -> None:
+    step = Fraction(1001, numerator)
+    last = round(7200 / step)
+    said = [(float(frame * step), f"frame {frame}") for frame in (last - 400, last - 200, last - 1)]
+    ticks = [0, 100, *range(last - 410, last - 390), *range(last - 210, last - 190), *range(last - 5, last + 5)]
+    path = tmp_path / "clip.mkv"
+    if inside:
+        write_video(path, ticks, step, subtitles=[("eng", start, start + 1, text) for start, text in said])
+    else:
+        write_video(path, ticks, step)
+        stamps = [f"{int(start // 3600)}:{int(start // 60 % 60):02}:{start % 60:06.3f}" for start, _ in said]
+        path.with_suffix(".srt").write_text(
+            "".join(f"{stamp} --> 2:10:00.000\n{text}\n\n" for stamp, (_, text) in zip(stamps, said, strict=True))
+        )
+    source = find_subtitles(path)
+    cues = read_subtitles(source.path, track=source.track)
+    texts = align(cues, read_frames(path, np.array(ticks) * float(step)).times)
+    assert {ticks[place]: text for place, text in enumerate(texts) if text} == {
+        round(start / step): text for start, text in said
+    }
+    assert all(abs(cue.start - start) < float(step) / 2 for cue, (start, _) in zip(cues, said, strict=True))

@@ -5,6 +5,7 @@ import html
 import logging
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 LARGEST_FILE = 64 * 2**20
+ROLLING_GAP = 0.1  # seconds between two cues of which the second can show the first's lines again
 
 TIME = r"(-?)(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,3}))?"
 TIMING = re.compile(rf"^[ \t]*{TIME}[ \t]*-{{1,2}}>[ \t]*{TIME}(?:[ \t].*)?$", re.MULTILINE)
@@ -39,9 +41,20 @@ TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<(?:\d+:)?\d+:\d+\.\d+>|</>")
 OVERRIDE = re.compile(r"\{\\[^}]*\}|\{[yYfFsScCpPoO]:[^}]*\}")
 DRAWING = re.compile(r"\{[^}]*\\p[1-9][^}]*\}.*?(?:\{[^}]*\\p0[^}]*\}|$)")
 EVENT_TIME = re.compile(r"(-?)(\d+):(\d{1,2}):(\d{1,2})[.:](\d{1,3})")
+SHORT_FIELDS = ["layer", "start", "end", "style", "name", "text"]
 EVENT_FIELDS = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
 
 
+# The three letters that Matroska and MP4 have for the two letters that files' names have.
+THREE_LETTERS = {
+    "ar": ("ara",), "bg": ("bul",), "cs": ("ces", "cze"), "da": ("dan",), "de": ("deu", "ger"), "el": ("ell", "gre"),
+    "en": ("eng",), "es": ("spa",), "et": ("est",), "fa": ("fas", "per"), "fi": ("fin",), "fr": ("fra", "fre"),
+    "he": ("heb",), "hi": ("hin",), "hr": ("hrv",), "hu": ("hun",), "id": ("ind",), "it": ("ita",), "ja": ("jpn",),
+    "ko": ("kor",), "lt": ("lit",), "lv": ("lav",), "ms": ("msa", "may"), "nl": ("nld", "dut"), "no": ("nor", "nob"),
+    "pl": ("pol",), "pt": ("por",), "ro": ("ron", "rum"), "ru": ("rus",), "sk": ("slk", "slo"), "sl": ("slv",),
+    "sr": ("srp",), "sv": ("swe",), "th": ("tha",), "tr": ("tur",), "uk": ("ukr",), "vi": ("vie",),
+    "zh": ("zho", "chi"),
+}  # fmt: skip
 LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(?:[-_.][A-Za-z0-9]+)*")
 
 
@@ -54,28 +67,45 @@ class SubtitleSource(NamedTuple):
     language: str | None
 
 
-def find_subtitles(video: str | PathLike[str]) -> SubtitleSource | None:
-    """The subtitles of a video: a file beside it (clip.srt, then clip.en.srt and the like), else a text track in it.
+def find_subtitles(video: str | PathLike[str], language: str | None = None) -> SubtitleSource | None:
+    """The subtitles of a video: a file beside it (clip.srt, clip.en.srt and the like), else a text track in it.
 
-    Of several languages English comes first, then the order of their names; of tracks the first.
+    `language` is a code such as "en", "eng" or "pt-BR". What is in it comes first, a file or a track; then a file
+    whose name tells no language, English, and the others by their names; of tracks the first.
     """
     file = Path(video)
     beside = []
     for candidate in _neighbours(file):
         suffix = candidate.suffix.lower()
         stem = candidate.name[: -len(suffix)]
-        language = stem.removeprefix(file.stem)
+        marked = stem.removeprefix(file.stem)
         if stem == file.stem:
-            beside.append(((0, "", SUFFIXES.index(suffix)), SubtitleSource(candidate, None, None)))
-        elif stem.startswith(file.stem) and LANGUAGE.fullmatch(language):
-            name = language[1:]
-            rank = (1 if name.lower().startswith("en") else 2, name, SUFFIXES.index(suffix))
-            beside.append((rank, SubtitleSource(candidate, None, name)))
-    if beside:
-        return min(beside)[1]
+            beside.append(((1, "", SUFFIXES.index(suffix)), SubtitleSource(candidate, None, None)))
+        elif stem.startswith(file.stem) and LANGUAGE.fullmatch(marked):
+            name = marked[1:]
+            order = 0 if _is_in(name, language) else 2 if _is_in(name, "en") else 3
+            beside.append(((order, name, SUFFIXES.index(suffix)), SubtitleSource(candidate, None, name)))
+    best = min(beside, default=None)
+    if best is not None and (language is None or best[0][0] == 0):
+        return best[1]
     with open_media(file) as container:
-        track = next((track for track in subtitle_tracks(container) if track.is_text), None)
+        tracks = [track for track in subtitle_tracks(container) if track.is_text]
+    track = next((track for track in tracks if _is_in(track.language, language)), None)
+    if track is None and best is not None:
+        return best[1]
+    track = track or next(iter(tracks), None)
     return None if track is None else SubtitleSource(file, track.number, track.language)
+
+
+def _is_in(name: str | None, language: str | None) -> bool:
+    """Whether `name`, as "en", "eng", "en-US" or "eng.forced", means `language`."""
+    if name is None or language is None:
+        return False
+    spoken, wanted = name.lower().replace("_", "-"), language.lower().replace("_", "-")
+    if "-" in wanted:
+        return spoken == wanted
+    beginning = re.split(r"[-.]", spoken)[0]
+    return any({beginning, wanted} <= {two, *three} for two, three in THREE_LETTERS.items()) or beginning == wanted
 
 
 def _neighbours(file: Path) -> list[Path]:
@@ -86,17 +116,24 @@ def _neighbours(file: Path) -> list[Path]:
         return []
 
 
-def read_subtitles(path: str | PathLike[str], track: int | None = None, encoding: str | None = None) -> list[Cue]:
+def read_subtitles(
+    path: str | PathLike[str], track: int | None = None, encoding: str | None = None, fps: float | None = None
+) -> list[Cue]:
     """The cues of a subtitle file (.srt .vtt .ass .ssa .sub), or of a text track inside a video, by their start.
 
     `track` counts the subtitle tracks of a video from 0; without it the first that holds text is read. `encoding` is
-    that of a file that does not tell it and is guessed wrongly. Markup and positions are removed, names of speakers
-    kept ("Anna: hello"), cues without words dropped. Times are seconds from the beginning of the video.
-    Raises `MediaError` where there is no such file or track, or where it holds no subtitle.
+    that of a file that does not tell it and is guessed wrongly, `fps` the video's rate for a file that counts frames.
+    Markup and positions are removed, names of speakers kept ("Anna: hello"), cues without words dropped, and captions
+    that roll, each line shown again above the next one, are told once. Times are seconds from the beginning of the
+    video. Raises `MediaError` where there is no such file or track, or where it holds no subtitle.
     """
     file = check_file(path, "a subtitle")
     if track is None and (file.suffix.lower() in SUFFIXES or not _is_binary(file)):
-        cues = _cues_of_text(file, _text(file, encoding))
+        text = _text(file, encoding)
+        cues = _cues_of_text(file, text, fps)
+        if not cues and TIMING.search(text):
+            logger.warning("%s holds times, but no words; it is taken as without subtitles.", shown(file))
+            return []
     else:
         cues = _cues_of_track(file, track)
     if not cues:
@@ -140,14 +177,14 @@ def _text(file: Path, encoding: str | None) -> str:
     return text
 
 
-def _cues_of_text(file: Path, text: str) -> list[Cue]:
+def _cues_of_text(file: Path, text: str, fps: float | None) -> list[Cue]:
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
     if re.search(r"^Dialogue:", text, re.MULTILINE):
         return _sorted(_dialogues(text))
     if TIMING.search(text):
-        return _sorted(_timed_blocks(text))
+        return _sorted(_unrolled(list(_timed_blocks(text))))
     try:
-        subtitles = pysubs2.SSAFile.from_string(text, fps=None)
+        subtitles = pysubs2.SSAFile.from_string(text, fps=fps)
     except pysubs2.exceptions.UnknownFPSError:
         logger.warning("%s counts frames and does not tell their rate; 25 a second are assumed.", shown(file))
         subtitles = pysubs2.SSAFile.from_string(text, fps=25)
@@ -160,17 +197,17 @@ def _cues_of_text(file: Path, text: str) -> list[Cue]:
 
 def _dialogues(text: str) -> Iterable[Cue]:
     """SubStation Alpha's events. Its readers, pysubs2's too, give up on a file with one damaged time; this does not."""
-    fields = EVENT_FIELDS
+    fields, told = EVENT_FIELDS, False
     for line in text.split("\n"):
         kind, _, rest = line.partition(":")
         if kind == "Format":
             named = [field.strip().lower() for field in rest.split(",")]
-            fields = (
-                named if {"start", "end", "text"} <= set(named) else fields
-            )  # the styles have a line of the kind too
+            if {"start", "end", "text"} <= set(named):  # the styles have a line of the kind too
+                fields, told = named, True
         elif kind == "Dialogue":
-            pieces = rest.split(",", len(fields) - 1)
-            values = dict(zip(fields, pieces, strict=False))
+            layout = fields if told or _has_margins(rest) else SHORT_FIELDS
+            pieces = rest.split(",", len(layout) - 1)
+            values = dict(zip(layout, pieces, strict=False))
             # by their look, for a line of formats may name them in another order than the events have
             times = [time for piece in pieces[:4] if (time := EVENT_TIME.fullmatch(piece.strip()))]
             if len(times) == 2 and "text" in values:
@@ -179,7 +216,13 @@ def _dialogues(text: str) -> Iterable[Cue]:
                 yield Cue(start, end, _dialogue(name, values["text"]))
 
 
-def _timed_blocks(text: str) -> Iterable[Cue]:
+def _has_margins(event: str) -> bool:
+    """Whether an event that no line of formats explains has numbers where the margins belong."""
+    pieces = event.split(",", 9)
+    return len(pieces) == 10 and all(piece.strip().isdecimal() for piece in pieces[5:8])
+
+
+def _timed_blocks(text: str) -> Iterable[tuple[float, float, list[str]]]:
     """SubRip and WebVTT alike: a line with two times, then the words until a blank line or the next times."""
     timings = list(TIMING.finditer(text))
     for timing, following in zip(timings, [*timings[1:], None], strict=True):
@@ -187,7 +230,20 @@ def _timed_blocks(text: str) -> Iterable[Cue]:
         if timing.end() < len(text) and text[timing.end() :].startswith("\n\n"):
             body = ""
         lines = body.split("\n\n")[0].split("\n")
-        yield Cue(_seconds(timing.groups()[:5]), _seconds(timing.groups()[5:]), _plain("\n".join(lines)))
+        words = [words for line in lines if (words := _plain(line))]
+        yield _seconds(timing.groups()[:5]), _seconds(timing.groups()[5:]), words
+
+
+def _unrolled(blocks: list[tuple[float, float, list[str]]]) -> Iterable[Cue]:
+    """Every line once where a file's captions roll, as YouTube's automatic ones do: a cue begins with the lines that
+    the one before it ended with. Where few cues do, people repeat themselves, and all is kept."""
+    repeated = [0]
+    for (_, ends, before), (start, _, lines) in pairwise(blocks):
+        longest = min(len(before), len(lines)) if start <= ends + ROLLING_GAP else 0
+        repeated.append(next((count for count in range(longest, 0, -1) if before[-count:] == lines[:count]), 0))
+    rolls = sum(count > 0 for count in repeated) > max(2, len(blocks) / 3)
+    for (start, end, lines), count in zip(blocks, repeated, strict=True):
+        yield Cue(start, end, " ".join(lines[count:] if rolls else lines))
 
 
 def _seconds(groups: tuple[str | None, ...]) -> float:
