@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: ask test test-all bench lint fix train-tiny ablate-tiny wheel
+.PHONY: ask test test-all test-media bench lint fix train-tiny ablate-tiny wheel
 
 ask: $(READY)
 	$(BIN)/minigpt4-video ask examples/clip.mp4 "What colour is the first object?"
@@ -14,6 +14,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest
+
+test-media: $(READY)
+	$(BIN)/python -m pytest tests/media -rs
 
 bench: $(READY)
 	$(BIN)/python benchmarks/world_accuracy.py

@@ -1,6 +1,6 @@
 """Reads media files named on stdin, each in a forked process with limits, and tells as JSON lines what came of them.
 
-One line in: `{"path": ..., "subtitles": bool, "tracks": bool, "times": [...]}`. One line out: what was read, the
+One line in: `{"path": ..., "subtitles": bool, "times": [...]}`. One line out: what was read, the
 warnings, the kind of ending, and what it cost. A process of its own keeps this free of threads and of other modules,
 so that forking is safe and the memory that is measured is the reader's.
 """
@@ -99,8 +99,6 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     if result["ending"] == "read":
         attempt("clip", clip)
     result["warnings"] = list(warnings)
-    if request["tracks"] and result["ending"] == "read":
-        attempt("cues", lambda: list(read_subtitles(path)))
 
     def references() -> dict[str, Any]:
         times = request["times"]
@@ -110,9 +108,7 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
         else:
             found = [read_frames(path, [time]) for time in times]
         return {
-            "times": [
-                float(clip.times[index]) for clip, places in found for index in places if index < len(clip.times)
-            ],
+            "times": [float(time) for clip in found for time in clip.times],
             "size": found[0].frames.shape[1:3],
             "pooled": base64.b64encode(
                 np.array([pooled(frame) for clip in found for frame in clip.frames], "<f4").tobytes()
