@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numbered import numbers_of, write_animation, write_sound, write_video
 from PIL import Image
 
-from minigpt4_video.media import MediaError, probe, read_clip, read_frames, sample_times
+from minigpt4_video.media import MediaError, probe, read_clip, read_frames, sample_times, unique_frames
 from minigpt4_video.media import video as video_module
 from minigpt4_video.media.sources import open_media
 from minigpt4_video.media.video import _read_all, _read_selected
@@ -154,6 +154,22 @@ def test_animated_pictures_are_videos(tmp_path: Path, name: str) -> None:
     assert probe(path).duration == pytest.approx(1.45)
     assert numbers_of(read_frames(path, [0.05, 0.2, 1.2]).frames) == [0, 1, 3]
     assert read_clip(path, 8).times == pytest.approx([0.0, 0.1, 0.4, 0.45])
+
+
+@given(st.lists(st.integers(0, 3), max_size=12))
+def test_equal_frames_are_one_and_every_other_byte_tells_frames_apart(numbers: list[int]) -> None:
+    frames = np.zeros((len(numbers), 3, 5, 3), dtype=np.uint8)
+    frames[:, 2, 4, 2] = numbers
+    unique, places = unique_frames(frames)
+    assert [frame[2, 4, 2] for frame in unique] == list(dict.fromkeys(numbers))
+    assert (unique[places] == frames).all()
+
+
+def test_a_still_scene_is_one_frame(tmp_path: Path) -> None:
+    still = write_animation(tmp_path / "still.webp", [100, 100])
+    frames = read_frames(still, [0.0, 0.05, 0.15, 0.16]).frames
+    assert unique_frames(frames[[0, 1, 0, 1]])[1].tolist() == [0, 1, 0, 1]
+    assert unique_frames(frames)[0] is frames
 
 
 def test_the_original_rule_takes_frames_at_a_step_rounded_down(tmp_path: Path) -> None:

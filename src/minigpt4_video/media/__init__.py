@@ -2,6 +2,8 @@
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue, align
+from minigpt4_video.media.guarded import Limits, probe_guarded, read_clip_guarded, read_subtitles_guarded
+from minigpt4_video.media.remote import SourceRules, source_file
 from minigpt4_video.media.subtitles import SubtitleSource, find_subtitles, read_subtitles
 from minigpt4_video.media.video import (
     Clip,
@@ -11,20 +13,28 @@ from minigpt4_video.media.video import (
     read_clip,
     read_frames,
     sample_times,
+    unique_frames,
 )
 
 __all__ = [
     "Clip",
     "Cue",
+    "Limits",
     "MediaError",
+    "SourceRules",
     "SubtitleSource",
     "SubtitleTrack",
     "VideoInfo",
     "align",
     "find_subtitles",
     "probe",
+    "probe_guarded",
     "read_clip",
+    "read_clip_guarded",
     "read_frames",
     "read_subtitles",
+    "read_subtitles_guarded",
     "sample_times",
+    "source_file",
+    "unique_frames",
 ]

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -187,6 +188,19 @@ def read_clip(
     if reading.counted is not None and rule == "even" and start is None and end is None:
         reading = _read(file, np.array(reading.counted), size)  # those shown too briefly to be met as well
     return Clip(reading.frames, reading.times, info.duration)
+
+
+def unique_frames(frames: Frames) -> tuple[Frames, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+    """The frames that differ from all before them, uint8 `(unique, height, width, 3)`, in their order, and for each
+    of the given frames its place among them, int64 `(frames,)`: `unique[places]` are the given frames.
+
+    Frames are the same only where every byte is. Nothing is copied where all differ.
+    """
+    places: dict[bytes, int] = {}
+    found = np.array([places.setdefault(sha256(np.ascontiguousarray(frame)).digest(), len(places)) for frame in frames], dtype=np.int64)
+    if len(places) == len(frames):
+        return frames, found
+    return frames[np.unique(found, return_index=True)[1]], found
 
 
 def _true_duration(file: Path, info: VideoInfo, reading: "_Reading") -> float:

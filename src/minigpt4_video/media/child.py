@@ -1,0 +1,93 @@
+"""The child of `guarded.py`: limits itself, reads one file, tells what it found on stdout and ends."""
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from minigpt4_video.errors import MediaError
+from minigpt4_video.media.guarded import Limits
+from minigpt4_video.media.sources import shown
+from minigpt4_video.media.subtitles import read_subtitles
+from minigpt4_video.media.video import VideoInfo, probe, read_clip
+
+
+def _serve() -> None:
+    """The child: one request in, one answer out."""
+    request = json.loads(sys.stdin.buffer.readline())
+    limits = Limits(**request["limits"])
+    _limit(limits)
+    warnings: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("minigpt4_video").addHandler(handler)
+    answers: dict[str, Callable[[Path, dict[str, Any], Limits], tuple[dict[str, Any], bytes]]] = {
+        "probe": lambda path, request, limits: (asdict(_within(path, limits)), b""),
+        "clip": _clip,
+        "subtitles": _subtitles,
+    }
+    result, data, error = None, b"", None
+    try:
+        result, data = answers[request["what"]](Path(request["path"]), request, limits)
+    except MediaError as refused:
+        error = str(refused)
+    told = json.dumps({"warnings": warnings, "error": error, "result": result})
+    sys.stdout.buffer.write(told.encode() + b"\n" + data)
+    sys.stdout.buffer.flush()
+    os._exit(0)  # what a damaged file did to the decoder's memory shows at its end, when all is said
+
+
+def _limit(limits: Limits) -> None:
+    import resource  # where there is none, as on Windows, only the time is limited
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    seconds = int(limits.seconds * (os.cpu_count() or 1)) + 1
+    for kind, most in (
+        (resource.RLIMIT_AS, pages * resource.getpagesize() + limits.memory),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 64),
+    ):
+        resource.setrlimit(kind, (most, most))
+
+
+def _within(path: Path, limits: Limits) -> VideoInfo:
+    info = probe(path)
+    if info.duration > limits.duration:
+        raise MediaError(
+            f"{shown(path)} lasts {info.duration:.0f} s and {limits.duration:g} s are allowed; shorten it."
+        )
+    if info.width * info.height > limits.pixels:
+        raise MediaError(
+            f"{shown(path)} has frames of {info.width}x{info.height} and {limits.pixels} pixels are allowed; scale it."
+        )
+    return info
+
+
+def _clip(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], bytes]:
+    _within(path, limits)
+    height, width = request["size"]
+    clip = read_clip(
+        path,
+        request["frames"],
+        rule=request["rule"],
+        start=request["start"],
+        end=request["end"],
+        size=(height, width),
+    )
+    return {"times": clip.times.tolist(), "duration": clip.duration}, clip.frames.tobytes()
+
+
+def _subtitles(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], bytes]:
+    return {"cues": read_subtitles(path, request["track"], request["encoding"], request["fps"])}, b""
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _serve()

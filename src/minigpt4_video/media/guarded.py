@@ -1,0 +1,143 @@
+"""Reading files that nobody vouches for: in a child process with limits, so that a decoder's crash is one error.
+
+The child, in `child.py`, is told what to read in a line of JSON and answers with one, followed by the frames' bytes;
+nothing that it says is run or unpickled.
+"""
+
+import json
+import logging
+import os
+import select
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from minigpt4_video.errors import MediaError
+from minigpt4_video.media.alignment import Cue
+from minigpt4_video.media.sources import check_file, shown
+from minigpt4_video.media.video import Clip, SubtitleTrack, VideoInfo
+
+logger = logging.getLogger(__name__)
+
+# What a Python needs to start; secrets in the environment are none of the decoder's business.
+KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT")
+LONGEST_LINE = 2**24
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What reading one file may cost, and how large a video may be."""
+
+    memory: int = 1536 * 2**20
+    """Bytes that the child may take beyond what it starts with."""
+    seconds: float = 20.0
+    duration: float = 4 * 3600.0
+    """Seconds of video."""
+    pixels: int = 7680 * 4320
+    """Of one frame."""
+    frames: int = 256
+    """That may be asked for."""
+
+
+def probe_guarded(path: str | PathLike[str], limits: Limits | None = None) -> VideoInfo:
+    """As `probe`, in a child process."""
+    told, _ = _in_child(check_file(path, "a video"), {"what": "probe"}, limits or Limits())
+    tracks = tuple(SubtitleTrack(*track) for track in told.pop("subtitle_tracks"))
+    return VideoInfo(**told, subtitle_tracks=tracks)
+
+
+def read_clip_guarded(
+    path: str | PathLike[str],
+    frames: int,
+    *,
+    size: tuple[int, int],
+    rule: Literal["even", "original"] = "even",
+    start: float | None = None,
+    end: float | None = None,
+    limits: Limits | None = None,
+) -> Clip:
+    """As `read_clip`, in a child process. `size`, (height, width), is not to be left out: it bounds what comes back."""
+    limits = limits or Limits()
+    file = check_file(path, "a video")
+    if frames > limits.frames:
+        raise MediaError(f"{frames} frames of {shown(file)} are more than the {limits.frames} allowed; ask for fewer.")
+    request = {"what": "clip", "frames": frames, "size": size, "rule": rule, "start": start, "end": end}
+    told, data = _in_child(file, request, limits)
+    pictures = np.frombuffer(data, np.uint8).reshape(-1, *size, 3).copy()
+    times = np.array(told["times"], dtype=np.float64)
+    if not 0 < len(times) == len(pictures) <= frames:
+        raise _failed(file, "did not tell frames and times alike")
+    return Clip(pictures, times, float(told["duration"]))
+
+
+def read_subtitles_guarded(
+    path: str | PathLike[str],
+    track: int | None = None,
+    encoding: str | None = None,
+    fps: float | None = None,
+    limits: Limits | None = None,
+) -> list[Cue]:
+    """As `read_subtitles`, in a child process."""
+    request = {"what": "subtitles", "track": track, "encoding": encoding, "fps": fps}
+    told, _ = _in_child(check_file(path, "a subtitle"), request, limits or Limits())
+    return [Cue(float(start), float(end), str(text)) for start, end, text in told["cues"]]
+
+
+def _in_child(file: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], bytes]:
+    request |= {"path": os.fspath(file.absolute()), "limits": asdict(limits)}
+    height, width = request.get("size", (0, 0))
+    largest = LONGEST_LINE + request.get("frames", 0) * height * width * 3
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "minigpt4_video.media.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    with process:
+        try:
+            answer = _exchange(file, process, json.dumps(request).encode() + b"\n", largest, limits.seconds)
+        finally:
+            process.kill()
+    line, _, data = answer.partition(b"\n")
+    try:
+        told = json.loads(line)
+        warnings, error, result = told["warnings"], told["error"], told["result"]
+    except (ValueError, TypeError, KeyError) as failure:
+        raise _failed(file, "crashed") from failure
+    for warning in warnings:
+        logger.warning("%s", warning)
+    if error is not None:
+        raise MediaError(str(error))
+    return result, data
+
+
+def _exchange(file: Path, process: subprocess.Popen[bytes], request: bytes, largest: int, seconds: float) -> bytes:
+    """What the child answers; `MediaError` where it takes too long, says too much or stops before it has answered."""
+    assert process.stdin is not None and process.stdout is not None
+    deadline = time.monotonic() + seconds
+    answer = bytearray()
+    try:
+        process.stdin.write(request)
+        process.stdin.close()
+    except BrokenPipeError as error:
+        raise _failed(file, "did not start") from error
+    while len(answer) <= largest:
+        if not select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise _failed(file, f"took longer than {seconds:g} s")
+        piece = os.read(process.stdout.fileno(), 1 << 20)
+        if not piece:
+            return bytes(answer)
+        answer += piece
+    raise _failed(file, "returned more than was asked for")
+
+
+def _failed(file: Path, how: str) -> MediaError:
+    return MediaError(f"{shown(file)} cannot be used: its decoder {how}; convert it to .mp4 and try again.")
