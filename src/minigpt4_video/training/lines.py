@@ -82,7 +82,10 @@ class WorldLines(Dataset[Line]):  # type: ignore[misc]
 
 
 class Collator:
-    """Lines to tensors, with pixels for a model that sees or words for one that is told."""
+    """Lines to tensors, with pixels for a model that sees or words for one that is told.
+
+    What is told is learnt whole, questions and answers: foretelling what will be asked is what teaches to look.
+    """
 
     def __init__(self, processor: MiniGPT4VideoProcessor, width: int, *, told: bool) -> None:
         self.processor = processor
@@ -90,7 +93,8 @@ class Collator:
         self.told = told
 
     def __call__(self, batch: Sequence[Line]) -> dict[str, torch.Tensor]:
-        packed = pack([line.rows for line in batch], self.processor.tokenizer.pad_token_id, self.width)
+        rows = [line.rows for line in batch]
+        packed = pack(rows, self.processor.tokenizer.pad_token_id, self.width, questions=self.told)
         samples = [sample for line in batch for sample in line.samples]
         if self.told:
             dense = [sample.truth["dense"] for sample in samples if sample.truth is not None]

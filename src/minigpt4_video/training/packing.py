@@ -87,11 +87,12 @@ def lines(rows: Sequence[Row], width: int) -> list[list[Row]]:
     return packed
 
 
-def pack(packed: Sequence[Sequence[Row]], pad: int, width: int) -> dict[str, torch.Tensor]:
+def pack(packed: Sequence[Sequence[Row]], pad: int, width: int, *, questions: bool = False) -> dict[str, torch.Tensor]:
     """Lines of rows as tensors, padded on the right to `width` (each new shape costs the CPU's kernels a compilation).
 
     `input_ids`, `position_ids` and `labels` (lines, width), `attention_mask` (lines, 1, width, width) of bool. Labels
-    are not shifted. Frames are read in the order of lines, and of rows in a line.
+    are not shifted; with `questions` they hold every token of a branch but its first, which the prefix foretells for
+    all branches alike. Frames are read in the order of lines, and of rows in a line.
     """
     shape = (len(packed), width)
     input_ids = torch.full(shape, pad)
@@ -111,7 +112,8 @@ def pack(packed: Sequence[Sequence[Row]], pad: int, width: int) -> dict[str, tor
                 end = at + len(ids)
                 input_ids[line, at:end] = torch.tensor(ids)
                 position_ids[line, at:end] = torch.arange(len(one.prefix), len(one.prefix) + len(ids))
-                labels[line, at + question : end] = input_ids[line, at + question : end]
+                learned = at + 1 if questions else at + question
+                labels[line, learned:end] = input_ids[line, learned:end]
                 branch[line, at:end] = turn
                 at = end
     same_row = owner[:, :, None] == owner[:, None, :]

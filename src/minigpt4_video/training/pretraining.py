@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import Blip2VisionConfig, Blip2VisionModel, LlamaConfig, LlamaModel
+from transformers import Blip2VisionConfig, Blip2VisionModel, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
 
+from minigpt4_video.data.world.language import ZH_COLOUR, ZH_SHAPE, ZH_SIZE
 from minigpt4_video.data.world.pictures import UNKNOWN
-from minigpt4_video.data.world.samples import DENSE_WORDS
+from minigpt4_video.data.world.samples import DENSE_WORDS, GRID
 from minigpt4_video.data.world.scene import COLOURS, SHAPES, SIZES
 from minigpt4_video.model.processing import IGNORED
 
@@ -52,16 +53,20 @@ class DenseVision(nn.Module):  # type: ignore[misc]
 
 class ToldFrames(nn.Module):  # type: ignore[misc]
     """A language model that reads frames told in words: each placeholder is the sum of the words of its strip of
-    patches."""
+    patches.
 
-    def __init__(self, config: LlamaConfig, merge_size: int) -> None:
+    The words are the language model's own, English and Chinese at once, so that what a question says and what a frame
+    shows are the same vectors from the first step on; a small table beside them tells the exact row and column.
+    """
+
+    def __init__(self, config: LlamaConfig, merge_size: int, spelling: torch.Tensor) -> None:
+        """`spelling` (dense words, vocabulary): how much of each token there is in each word, see `spell`."""
         super().__init__()
         self.language_model = LlamaModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.words = nn.Embedding(DENSE_WORDS, config.hidden_size, padding_idx=0)
+        self.register_buffer("spelling", spelling, persistent=False)
         self.strip = nn.Parameter(torch.zeros(config.hidden_size))
         nn.init.normal_(self.words.weight, std=config.initializer_range)
-        nn.init.normal_(self.lm_head.weight, std=config.initializer_range)
         self.merge_size = merge_size
 
     def forward(
@@ -76,21 +81,45 @@ class ToldFrames(nn.Module):  # type: ignore[misc]
         """Packed rows as from `pack`, and `words` (frames, patches, 5) of all rows in reading order."""
         embeddings = self.language_model.embed_tokens
         is_frame = input_ids >= embeddings.num_embeddings
-        told = self.words(words).sum(2)  # (frames, patches, hidden)
+        table = self.words.weight + self.spelling @ embeddings.weight
+        told = functional.embedding(words, table).sum(2)  # (frames, patches, hidden)
         told = told.unflatten(1, (-1, self.merge_size)).sum(2) + self.strip
         embeds = embeddings(input_ids.masked_fill(is_frame, 0)).masked_scatter(is_frame[..., None], told)
-        return answer_loss(self.language_model, self.lm_head, embeds, attention_mask, position_ids, labels)
+        return answer_loss(self.language_model, embeddings.weight, embeds, attention_mask, position_ids, labels)
+
+
+def spell(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """(dense words, vocabulary): each word of a told frame as the mean of its English tokens plus that of its Chinese.
+
+    Rows and columns are told as top or bottom, left or right.
+    """
+    half = GRID // 2
+    said: list[tuple[str, str]] = [("", "")]
+    said += [(colour, ZH_COLOUR[colour][0]) for colour in COLOURS]
+    said += [(shape, ZH_SHAPE[shape][:-1]) for shape in SHAPES]
+    said += [(size, ZH_SIZE[size]) for size in SIZES]
+    said += [("top", "上")] * half + [("bottom", "下")] * half + [("left", "左")] * half + [("right", "右")] * half
+    table = torch.zeros(len(said), len(tokenizer))
+    for number, spellings in enumerate(said):
+        for word in spellings:
+            ids = [i for i in tokenizer(word, add_special_tokens=False)["input_ids"] if tokenizer.decode([i]).strip()]
+            for token in ids:
+                table[number, token] += 1 / len(ids)
+    return table
 
 
 def answer_loss(
     language_model: nn.Module,
-    lm_head: nn.Module,
+    output_weights: torch.Tensor,
     inputs_embeds: torch.Tensor,
     attention_mask: torch.Tensor,
     position_ids: torch.Tensor,
     labels: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
-    """Mean cross-entropy of the labelled positions, with logits made for those alone."""
+    """Mean cross-entropy of the labelled positions, with logits made for those alone.
+
+    `output_weights` (vocabulary, hidden) are the output layer's.
+    """
     mask = torch.where(attention_mask, 0.0, torch.finfo(torch.float32).min)
     hidden = language_model(
         inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=position_ids, use_cache=False
@@ -99,6 +128,6 @@ def answer_loss(
     learned = (target != IGNORED).nonzero().squeeze(1)
     spare = -len(learned) % ANSWER_MULTIPLE
     kept = torch.cat([learned, learned.new_zeros(spare)])
-    logits = lm_head(hidden[:, :-1].flatten(0, 1)[kept])[: len(learned)].float()
+    logits = functional.linear(hidden[:, :-1].flatten(0, 1)[kept], output_weights)[: len(learned)].float()
     loss = functional.cross_entropy(logits, target[learned])
     return {"loss": loss, "accuracy": (logits.argmax(-1) == target[learned]).float().mean().detach()}

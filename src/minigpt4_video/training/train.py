@@ -27,7 +27,7 @@ from minigpt4_video.model import (
 from minigpt4_video.training.lines import Collator, DenseCollator, DensePictures, WorldLines, world_texts
 from minigpt4_video.training.muon import Muon
 from minigpt4_video.training.optimization import parameter_groups
-from minigpt4_video.training.pretraining import DenseVision, ToldFrames, answer_loss
+from minigpt4_video.training.pretraining import DenseVision, ToldFrames, answer_loss, spell
 from minigpt4_video.training.recipe import Recipe, as_toml, read_recipe
 from minigpt4_video.training.tokenizer import build_tokenizer
 
@@ -64,7 +64,7 @@ def packed_loss(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> d
         inner = inner.module if hasattr(inner, "module") else inner.get_base_model()
     embeds, _ = inner.model.embed(inputs["input_ids"], inputs["pixel_values"])
     return answer_loss(
-        inner.model.language_model, inner.lm_head, embeds,
+        inner.model.language_model, inner.lm_head.weight, embeds,
         inputs["attention_mask"], inputs["position_ids"], inputs["labels"],
     )  # fmt: skip
 
@@ -153,10 +153,15 @@ def _setup(
     if plan.stage == "language":
         tokenizer = processor.tokenizer
         sizes = LlamaConfig(
-            vocab_size=len(tokenizer), max_position_embeddings=2 * WINDOW, pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, **plan.language,
-        )  # fmt: skip
-        return ToldFrames(sizes, merge_size=4), data, collator
+            vocab_size=len(tokenizer),
+            max_position_embeddings=2 * WINDOW,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **plan.language,
+        )
+        return ToldFrames(sizes, merge_size=4, spelling=spell(tokenizer)), data, collator
     return _learning(plan, _model(plan, output)), data, collator
 
 
@@ -217,7 +222,6 @@ def _save(plan: Recipe, model: torch.nn.Module, processor: MiniGPT4VideoProcesso
     elif isinstance(model, ToldFrames):
         language = LlamaForCausalLM(model.language_model.config)
         language.model.load_state_dict(model.language_model.state_dict())
-        language.lm_head.load_state_dict(model.lm_head.state_dict())
         language.save_pretrained(aside)
     else:
         if plan.learn.language == "lora":
