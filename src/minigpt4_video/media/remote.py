@@ -49,7 +49,7 @@ def source_file(source: str | PathLike[str], rules: SourceRules) -> Iterator[Pat
     """
     if isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
         with tempfile.TemporaryDirectory(prefix="minigpt4-video-") as folder:
-            suffix = Path(urlsplit(source).path).suffix
+            suffix = Path(_checked(source, rules).path).suffix
             file = Path(folder) / f"video{suffix if re.fullmatch(r'[.][A-Za-z0-9]{1,5}', suffix) else ''}"
             with file.open("wb") as opened:
                 _fetch(source, rules, opened)

@@ -197,7 +197,10 @@ def unique_frames(frames: Frames) -> tuple[Frames, np.ndarray[tuple[int, ...], n
     Frames are the same only where every byte is. Nothing is copied where all differ.
     """
     places: dict[bytes, int] = {}
-    found = np.array([places.setdefault(sha256(np.ascontiguousarray(frame)).digest(), len(places)) for frame in frames], dtype=np.int64)
+    found = np.array(
+        [places.setdefault(sha256(np.ascontiguousarray(frame)).digest(), len(places)) for frame in frames],
+        dtype=np.int64,
+    )
     if len(places) == len(frames):
         return frames, found
     return frames[np.unique(found, return_index=True)[1]], found
