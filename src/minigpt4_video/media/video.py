@@ -198,7 +198,7 @@ def unique_frames(frames: Frames) -> tuple[Frames, np.ndarray[tuple[int, ...], n
     """
     places: dict[bytes, int] = {}
     found = np.array(
-        [places.setdefault(sha256(np.ascontiguousarray(frame)).digest(), len(places)) for frame in frames],
+        [places.setdefault(sha256(frame.tobytes()).digest(), len(places)) for frame in frames],
         dtype=np.int64,
     )
     if len(places) == len(frames):

@@ -1,0 +1,192 @@
+"""One test for each thing in real files that makes readers give a wrong frame, each with a file of its own making."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numbered import HEIGHT, WIDTH, numbered, numbers_of, write_video
+from PIL import Image
+
+from minigpt4_video.media import MediaError, probe, read_clip, read_frames
+
+TENTHS = [0.02, 0.5, 0.98]
+
+
+def encoded(
+    container: av.container.OutputContainer, stream: av.VideoStream, pictures: list[np.ndarray], first: int = 0
+) -> None:
+    for number, picture in enumerate(pictures, first):
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=stream.pix_fmt)
+        frame.pts, frame.time_base = number, Fraction(1, 25)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("ten.mp4", "libx264", "yuv420p10le"),
+        ("full.mkv", "ffv1", "yuv444p10le"),
+        ("gray.mkv", "ffv1", "gray16le"),
+        ("studio.mov", "prores_ks", "yuv422p10le"),
+    ],
+)
+def test_deep_colours_become_eight_bits_of_the_same_picture(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
+    path = write_video(tmp_path / name, range(25), codec=codec, pixels=pixels)
+    clip = read_frames(path, TENTHS)
+    assert numbers_of(clip.frames) == [0, 12, 24]
+    assert abs(float(np.percentile(clip.frames, 99)) - 235) < 6 and abs(float(np.percentile(clip.frames, 1)) - 16) < 6
+
+
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+def test_high_dynamic_range_keeps_the_order_of_brightness(tmp_path: Path, transfer: str) -> None:
+    path = tmp_path / "hdr.mp4"
+    parameters = f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
+    write_video(path, range(10), codec="libx265", pixels="yuv420p10le", **{"x265-params": parameters})
+    clip = read_clip(path, 10)
+    assert numbers_of(clip.frames) == list(range(10))
+
+
+def test_transparent_pictures_keep_their_colours(tmp_path: Path) -> None:
+    picture = np.full((HEIGHT, WIDTH, 4), 255, dtype=np.uint8)
+    picture[..., :3] = numbered(37)
+    picture[:, : WIDTH // 2, 3] = 128
+    Image.fromarray(picture).save(tmp_path / "still.png")
+    assert (read_clip(tmp_path / "still.png", 1).frames[0] == numbered(37)).all()
+    path = write_video(tmp_path / "alpha.webm", range(5), codec="libvpx-vp9", pixels="yuva420p")
+    assert numbers_of(read_clip(path, 5).frames) == list(range(5))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("clip.ts", "mpeg2video"), ("clip.mkv", "mpeg2video")])
+def test_interlaced_frames_are_whole_frames(tmp_path: Path, name: str, codec: str) -> None:
+    path = write_video(tmp_path / name, range(25), codec=codec, flags="+ilme+ildct", g="12", bf="2")
+    assert numbers_of(read_frames(path, TENTHS).frames) == [0, 12, 24]
+
+
+def test_pixels_that_are_not_square_keep_every_pixel(tmp_path: Path) -> None:
+    path = tmp_path / "wide.mp4"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        encoded(container, stream, [numbered(number) for number in range(5)])
+    clip = read_clip(path, 5)
+    assert numbers_of(clip.frames) == list(range(5)) and clip.frames.shape[1:3] == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "h264"])
+def test_a_size_that_changes_in_mid_stream_is_brought_to_the_first(tmp_path: Path, suffix: str) -> None:
+    data = b""
+    for part, factor in enumerate((1, 2)):
+        path = tmp_path / f"part{part}.{suffix}"
+        with av.open(path, "w", format="mpegts" if suffix == "ts" else "h264") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = WIDTH * factor, HEIGHT * factor, "yuv420p"
+            stream.options = {"bf": "0"}
+            pictures = [
+                numbered(number).repeat(factor, 0).repeat(factor, 1) for number in range(part * 5, part * 5 + 5)
+            ]
+            encoded(container, stream, pictures, part * 5)
+        data += path.read_bytes()
+    whole = tmp_path / f"whole.{suffix}"
+    whole.write_bytes(data)
+    clip = read_clip(whole, 40)
+    assert clip.frames.shape[1:3] == (HEIGHT, WIDTH)
+    assert numbers_of(clip.frames) == list(range(10))
+
+
+def test_a_cover_picture_is_not_the_video(tmp_path: Path) -> None:
+    path = tmp_path / "cover.mkv"
+    with av.open(path, "w") as container:
+        cover = container.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 320, 240, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        encoded(container, stream, [numbered(number) for number in range(5)])
+    assert numbers_of(read_clip(path, 5).frames) == list(range(5))
+
+
+def test_of_several_videos_the_one_marked_as_default_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "two.mkv"
+    with av.open(path, "w") as container:
+        streams = []
+        for factor in (2, 1):
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width, stream.height, stream.pix_fmt = WIDTH * factor, HEIGHT * factor, "yuv420p"
+            streams.append(stream)
+        streams[0].disposition = av.stream.Disposition(0)
+        streams[1].disposition = av.stream.Disposition.default
+        for stream, factor, first in zip(streams, (2, 1), (100, 0), strict=True):
+            encoded(container, stream, [numbered(first + n).repeat(factor, 0).repeat(factor, 1) for n in range(5)])
+    assert probe(path).width == WIDTH
+    assert numbers_of(read_clip(path, 5).frames) == list(range(5))
+
+
+def test_frames_without_pictures_of_their_own_repeat_the_one_before(tmp_path: Path) -> None:
+    """As Theora's and old AVI's empty packets do: they are no error and no end."""
+    path = tmp_path / "drops.avi"
+    whole = write_video(tmp_path / "whole.avi", range(20), codec="mpeg4", g="100", bf="0")
+    with av.open(whole) as source, av.open(path, "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is None:
+                continue
+            copy = packet
+            if packet.dts >= 15:
+                copy = av.Packet(0)
+                copy.pts = copy.dts = packet.dts
+                copy.time_base = packet.time_base
+            copy.stream = stream
+            target.mux(copy)
+    assert numbers_of(read_frames(path, [0.1, 0.5, 0.7]).frames) == [2, 12, 14]
+
+
+def test_times_that_begin_late_or_before_zero_count_from_the_first_frame(tmp_path: Path) -> None:
+    late = write_video(tmp_path / "late.ts", range(90_000, 90_025), codec="libx264", g="12")
+    early = write_video(tmp_path / "early.mkv", range(-5, 20), codec="libx264", g="12", bf="0")
+    for path in (late, early):
+        clip = read_frames(path, [0.0, 0.5, 0.96])
+        assert numbers_of(clip.frames) == [0, 12, 24]
+        assert clip.times == pytest.approx([0.0, 0.48, 0.96], abs=0.002)
+
+
+def test_a_part_that_a_player_does_not_show_is_not_read(tmp_path: Path) -> None:
+    """A cut without encoding keeps the frames from the key frame on, and tells in an edit list where to begin."""
+    whole = write_video(tmp_path / "whole.mp4", range(100), g="50", bf="2", sc_threshold="0")
+    cut = tmp_path / "cut.mp4"
+    with av.open(whole) as source, av.open(cut, "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        base = source.streams.video[0].time_base
+        offset = round(Fraction(60, 25) / base)
+        for packet in source.demux(video=0):
+            if packet.dts is None or packet.pts < round(Fraction(50, 25) / base):
+                continue
+            packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
+            packet.stream = stream
+            target.mux(packet)
+    clip = read_clip(cut, 4)
+    assert numbers_of(clip.frames) == [65, 75, 85, 95]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "libsvtav1"])
+def test_far_frames_of_every_usual_codec_are_exact(tmp_path: Path, codec: str) -> None:
+    quiet = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"svtav1-params": "enable-stat-report=0"}}
+    path = write_video(tmp_path / "clip.mkv", range(120), codec=codec, g="30", **quiet.get(codec, {}))
+    assert numbers_of(read_frames(path, [0.5, 2.5, 4.5]).frames) == [12, 62, 112]
+
+
+@pytest.mark.parametrize("cut", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.avi", "clip.flv", "clip.mpg"])
+def test_a_file_cut_anywhere_is_read_or_refused(tmp_path: Path, name: str, cut: float) -> None:
+    codec = {"avi": "mpeg4", "mpg": "mpeg2video"}.get(name[-3:], "libx264")
+    path = write_video(tmp_path / name, range(50), codec=codec, g="25")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * cut)])
+    try:
+        numbers = numbers_of(read_clip(path, 5).frames)
+    except MediaError as error:
+        assert name in str(error)
+    else:
+        assert numbers == sorted(numbers) and len(numbers)
