@@ -35,6 +35,8 @@ def test_a_child_reads_what_the_parent_would(video: Path) -> None:
     told, expected = read_clip_guarded(video, 5, size=(24, 32)), read_clip(video, 5, size=(24, 32))
     assert (told.frames == expected.frames).all() and (told.times == expected.times).all()
     assert told.duration == expected.duration and told.frames.flags.writeable
+    scaled = read_clip_guarded(video, 5, size=(24, 32), scaler="decoder")
+    assert (scaled.frames == read_clip(video, 5, size=(24, 32), scaler="decoder").frames).all()
     assert probe_guarded(video) == probe(video)
     assert read_subtitles_guarded(video) == [Cue(0.5, 1.0, "hello")]
 

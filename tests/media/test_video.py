@@ -17,7 +17,7 @@ from PIL import Image
 from minigpt4_video.media import MediaError, probe, read_clip, read_frames, sample_times, unique_frames
 from minigpt4_video.media import video as video_module
 from minigpt4_video.media.sources import open_media
-from minigpt4_video.media.video import _read_all, _read_selected
+from minigpt4_video.media.video import _Form, _read_all, _read_selected
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def test_the_same_frame_comes_again_where_the_video_has_enough(long_gop: Path) -
 @given(st.lists(st.floats(-1, 12), min_size=1, max_size=6))
 def test_seeking_and_passing_over_frames_gives_what_decoding_all_gives(long_gop: Path, times: list[float]) -> None:
     times = sorted(times)
-    quick, _ = _read_selected(long_gop, times, None)
-    slow, _, _ = _read_all(long_gop, times, None)
+    quick, _ = _read_selected(long_gop, times, _Form())
+    slow, _, _ = _read_all(long_gop, times, _Form())
     assert [time for time, _ in quick] == [time for time, _ in slow]
     assert all((one == other).all() for (_, one), (_, other) in zip(quick, slow, strict=True))
 
@@ -137,6 +137,14 @@ def test_size_is_the_bicubic_resize_of_the_whole_frame(long_gop: Path) -> None:
     small = read_clip(long_gop, 3, size=(28, 20)).frames
     expected = [np.asarray(Image.fromarray(frame).resize((20, 28), Image.Resampling.BICUBIC)) for frame in whole]
     assert (small == np.stack(expected)).all()
+
+
+@pytest.mark.parametrize("rotation", [None, 90])
+def test_the_decoders_scaling_shows_the_same_upright_picture(tmp_path: Path, rotation: int | None) -> None:
+    path = write_video(tmp_path / "clip.mp4", range(30), rotation=rotation)
+    exact, quick = (read_clip(path, 5, size=(36, 28), scaler=scaler) for scaler in ("pillow", "decoder"))
+    assert (exact.times == quick.times).all() and exact.frames.shape == quick.frames.shape
+    assert np.abs(exact.frames.astype(int) - quick.frames).mean() < 6
 
 
 @pytest.mark.parametrize("name", ["still.png", "still.jpg", "still.webp", "still.bmp", "image%03d.png"])

@@ -80,6 +80,7 @@ def _clip(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str
         start=request["start"],
         end=request["end"],
         size=(height, width),
+        scaler=request["scaler"],
     )
     return {"times": clip.times.tolist(), "duration": clip.duration}, clip.frames.tobytes()
 

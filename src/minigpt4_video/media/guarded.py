@@ -60,6 +60,7 @@ def read_clip_guarded(
     rule: Literal["even", "original"] = "even",
     start: float | None = None,
     end: float | None = None,
+    scaler: Literal["pillow", "decoder"] = "pillow",
     limits: Limits | None = None,
 ) -> Clip:
     """As `read_clip`, in a child process. `size`, (height, width), is not to be left out: it bounds what comes back."""
@@ -68,6 +69,7 @@ def read_clip_guarded(
     if frames > limits.frames:
         raise MediaError(f"{frames} frames of {shown(file)} are more than the {limits.frames} allowed; ask for fewer.")
     request = {"what": "clip", "frames": frames, "size": size, "rule": rule, "start": start, "end": end}
+    request["scaler"] = scaler
     told, data = _in_child(file, request, limits)
     pictures = np.frombuffer(data, np.uint8).reshape(-1, *size, 3).copy()
     times = np.array(told["times"], dtype=np.float64)

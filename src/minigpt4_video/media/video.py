@@ -151,16 +151,22 @@ def sample_times(info: VideoInfo, n: int, rule: Literal["even", "original"] = "e
     return np.arange(0, max(total, 1), step, dtype=np.float64)[:n] / info.fps
 
 
-def read_frames(path: str | PathLike[str], times: Sequence[float] | Times, size: tuple[int, int] | None = None) -> Clip:
+def read_frames(
+    path: str | PathLike[str],
+    times: Sequence[float] | Times,
+    size: tuple[int, int] | None = None,
+    scaler: Literal["pillow", "decoder"] = "pillow",
+) -> Clip:
     """For each of `times` (seconds from the first frame, in any order) the frame that is shown then.
 
     A time before the first or after the last frame gets that frame. Where the whole video has fewer frames than there
     are times, each frame that was asked for comes once. `size` is (height, width): the whole frame is squashed to it by
-    PIL's bicubic resize. Raises `MediaError` where nothing can be decoded.
+    PIL's bicubic resize, or by the decoder's, which never makes a large picture of the frame: it takes less time and
+    memory, and its pixels differ by a few levels. Raises `MediaError` where nothing can be decoded.
     """
     file = Path(path)
     info = probe(file)
-    reading = _read(file, np.asarray(times, dtype=np.float64), size)
+    reading = _read(file, np.asarray(times, dtype=np.float64), _Form(size, scaler))
     return Clip(reading.frames, reading.times, _true_duration(file, info, reading))
 
 
@@ -172,21 +178,23 @@ def read_clip(
     start: float | None = None,
     end: float | None = None,
     size: tuple[int, int] | None = None,
+    scaler: Literal["pillow", "decoder"] = "pillow",
 ) -> Clip:
     """`frames` frames spread over a video, or over its part from `start` to `end` in seconds; fewer only if the video
-    has fewer. `size` is (height, width) as for `read_frames`; times are relative to the video's first frame.
+    has fewer. `size` and `scaler` are as for `read_frames`; times are relative to the video's first frame.
 
     A file that ends before its headers say, as a broken download does, is spread over what is there, with a warning.
     """
     file = Path(path)
     info = probe(file)
-    reading = _read(file, _clip_times(file, info, frames, rule, start, end), size)
+    form = _Form(size, scaler)
+    reading = _read(file, _clip_times(file, info, frames, rule, start, end), form)
     duration = _true_duration(file, info, reading)
     if duration < info.duration:
         info = replace(info, duration=duration)
-        reading = _read(file, _clip_times(file, info, frames, rule, start, end), size)
+        reading = _read(file, _clip_times(file, info, frames, rule, start, end), form)
     if reading.counted is not None and rule == "even" and start is None and end is None:
-        reading = _read(file, np.array(reading.counted), size)  # those shown too briefly to be met as well
+        reading = _read(file, np.array(reading.counted), form)  # those shown too briefly to be met as well
     return Clip(reading.frames, reading.times, info.duration)
 
 
@@ -293,7 +301,7 @@ class _Clock:
         return self._step
 
 
-def _read(file: Path, times: Times, size: tuple[int, int] | None) -> _Reading:
+def _read(file: Path, times: Times, form: "_Form") -> _Reading:
     if times.ndim != 1 or not len(times) or not np.isfinite(times).all():
         raise ValueError("times must be a list of at least one finite number of seconds")
     order = np.argsort(times, kind="stable")
@@ -301,11 +309,11 @@ def _read(file: Path, times: Times, size: tuple[int, int] | None) -> _Reading:
     counted = None
     selected = None
     with suppress(_Unreliable):
-        selected = _read_selected(file, targets, size)
+        selected = _read_selected(file, targets, form)
     # Of times that mean the same frame, how many frames there are is known once all are counted.
     if selected is None or len({time for time, _ in selected[0]}) < len(targets):
         selected = None
-        found, end, counted = _read_all(file, targets, size)
+        found, end, counted = _read_all(file, targets, form)
     else:
         found, end = selected
     chosen = [found[place] for place in np.argsort(order)]
@@ -321,6 +329,21 @@ def _read(file: Path, times: Times, size: tuple[int, int] | None) -> _Reading:
     return _Reading(frames, moments, end, counted)
 
 
+class _Form(NamedTuple):
+    """What is made of a decoded frame: a picture of its own size, or of another."""
+
+    size: tuple[int, int] | None = None
+    scaler: Literal["pillow", "decoder"] = "pillow"
+
+    def of_frame(self, frame: av.VideoFrame, file: Path) -> Frames:
+        if self.size is not None and self.scaler == "decoder":
+            return _upright(frame, file, self.size)
+        return self.of_picture(_upright(frame, file))
+
+    def of_picture(self, picture: Frames) -> Frames:
+        return picture if self.size is None else _resized(picture, self.size)
+
+
 class _Shown(NamedTuple):
     """One frame of a file read from its beginning."""
 
@@ -333,7 +356,7 @@ class _Shown(NamedTuple):
 
 
 def _read_all(
-    file: Path, targets: list[float], size: tuple[int, int] | None
+    file: Path, targets: list[float], form: _Form
 ) -> tuple[list[tuple[float, Frames]], float | None, list[float] | None]:
     """Decode every frame from the first on: slower than the selected ones, but right for every file.
 
@@ -346,11 +369,11 @@ def _read_all(
 
     def take(until: float) -> None:
         if current is not None and len(found) < len(targets) and targets[len(found)] < until:
-            picture = current.picture() if size is None else _resized(current.picture(), size)
+            picture = current.picture()
             while len(found) < len(targets) and targets[len(found)] < until:
                 found.append((current.time, picture))
 
-    for shown_frame in _all_frames(file):
+    for shown_frame in _all_frames(file, form):
         take(shown_frame.time - shown_frame.tolerance)
         current = shown_frame
         passed.append(current.time)
@@ -362,10 +385,10 @@ def _read_all(
     return found, current.time + current.lasts, passed if len(passed) < len(targets) else None
 
 
-def _all_frames(file: Path) -> Iterator[_Shown]:
+def _all_frames(file: Path, form: _Form) -> Iterator[_Shown]:
     """Every frame of a file, in order."""
     if _is_webp(file):
-        yield from _webp_frames(file)
+        yield from _webp_frames(file, form)
         return
     with open_media(file) as container:
         stream = _video_stream(container, file)
@@ -378,7 +401,7 @@ def _all_frames(file: Path) -> Iterator[_Shown]:
                 absolute = clock.time(frame)
                 first = absolute if first is None else first
                 lasts = float(clock.lasts(frame))
-                yield _Shown(float(absolute - first), lasts, tolerance, partial(_upright, frame, file))
+                yield _Shown(float(absolute - first), lasts, tolerance, partial(form.of_frame, frame, file))
         finally:
             if decoder.damaged or _is_cut_gif(file):
                 logger.warning("%s is damaged; the frames that can be decoded are used.", shown(file))
@@ -403,14 +426,14 @@ def _is_webp(file: Path) -> bool:
     return beginning.startswith(b"RIFF") and beginning.endswith(b"WEBP")
 
 
-def _webp_frames(file: Path) -> Iterator[_Shown]:
+def _webp_frames(file: Path, form: _Form) -> Iterator[_Shown]:
     time = 0.0
     try:
         with Image.open(file, formats=["WEBP"]) as animation:
             for picture in ImageSequence.Iterator(animation):
                 frame = np.asarray(picture.convert("RGB"))
                 lasts = picture.info.get("duration", 0) / 1000 or 0.1
-                yield _Shown(time, lasts, 0.0, frame.copy)
+                yield _Shown(time, lasts, 0.0, partial(form.of_picture, frame))
                 time += lasts
     except (*DECODER_ERRORS, SyntaxError, Image.DecompressionBombError) as error:
         if time == 0.0:
@@ -427,9 +450,7 @@ def _describe_webp(file: Path) -> VideoInfo:
     return VideoInfo(0.0, width, height, 0.0, 1, 0, False, "webp", "webp", False, ())
 
 
-def _read_selected(
-    file: Path, targets: list[float], size: tuple[int, int] | None
-) -> tuple[list[tuple[float, Frames]], float | None]:
+def _read_selected(file: Path, targets: list[float], form: _Form) -> tuple[list[tuple[float, Frames]], float | None]:
     """Decode no more than the wanted frames need: seek where a key frame lies between, and pass over frames that no
     other refers to.
 
@@ -452,11 +473,7 @@ def _read_selected(
             stream = _video_stream(container, file)
             stream.thread_type = _thread_type(stream)
 
-            def picture(frame: av.VideoFrame) -> Frames:
-                whole = _upright(frame, file)
-                return whole if size is None else _resized(whole, size)
-
-            selection = _Selection(container, stream, first_pts, picture)
+            selection = _Selection(container, stream, first_pts, partial(form.of_frame, file=file))
             wanted = [selection.want(target) for target in targets]
             selection.finish()
             base = stream.time_base
@@ -662,7 +679,7 @@ def _counted(
 def _measured(file: Path, info: VideoInfo) -> VideoInfo:
     """The same with duration, number of frames and rate counted, for files whose headers do not tell them."""
     frames, duration = 0, 0.0
-    for frame in _all_frames(file):
+    for frame in _all_frames(file, _Form()):
         frames += 1
         duration = max(duration, frame.time + frame.lasts)
     return replace(info, duration=duration, frames=frames, fps=info.fps or frames / duration)
@@ -688,10 +705,14 @@ def _tolerance(stream: av.VideoStream) -> float:
     return min(0.5 * float(stream.time_base or 0), 0.0005) + 1e-9
 
 
-def _upright(frame: av.VideoFrame, file: Path) -> Frames:
-    """A decoded frame as it is shown, RGB, uint8 `(height, width, 3)`."""
+def _upright(frame: av.VideoFrame, file: Path, size: tuple[int, int] | None = None) -> Frames:
+    """A decoded frame as it is shown, RGB, uint8 `(height, width, 3)`, scaled to `size` where that is given."""
+    orientation = _orientation(frame)
     try:
-        return np.ascontiguousarray(_orientation(frame).apply(frame.to_ndarray(format="rgb24")))
+        if size is not None:
+            height, width = reversed(size) if orientation.transposed else size
+            frame = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
+        return np.ascontiguousarray(orientation.apply(frame.to_ndarray(format="rgb24")))
     except DECODER_ERRORS as error:
         raise MediaError(
             f"{shown(file)} holds pictures in a form ({frame.format.name}) that cannot be shown; convert it to .mp4."
