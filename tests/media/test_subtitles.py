@@ -311,3 +311,51 @@ def test_subtitles_are_within_a_frame_after_two_hours_of_a_fractional_rate(
         round(start / step): text for start, text in said
     }
     assert all(abs(cue.start - start) < float(step) / 2 for cue, (start, _) in zip(cues, said, strict=True))
+
+
+spoken = (
+    st.text(string.ascii_letters + " éя你", min_size=1, max_size=12)
+    .map(lambda text: " ".join(text.split()))
+    .filter(bool)
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9_000_000), st.integers(1, 900_000), spoken),
+        min_size=1,
+        max_size=8,
+        unique_by=lambda said: said[2],
+    )
+)
+@pytest.mark.parametrize("suffix", ["vtt", "ass", "ssa"])
+def test_every_format_gives_every_cue_once_in_order(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, said: list[tuple[int, int, str]]
+) -> None:
+    """Times in hundredths of a second, which is all that SubStation Alpha can tell."""
+
+    def stamp(ticks: int) -> str:
+        return f"{ticks // 360_000}:{ticks // 6000 % 60:02}:{ticks // 100 % 60:02}.{ticks % 100:02}"
+
+    if suffix == "vtt":
+        text = "WEBVTT\n\n" + "".join(f"{stamp(a)}0 --> {stamp(a + b)}0\n<i>{words}</i>\n\n" for a, b, words in said)
+    else:
+        text = "[Events]\nFormat: Layer, Start, End, Style, Name, Text\n"
+        text += "".join(f"Dialogue: 0,{stamp(a)},{stamp(a + b)},Default,,{{\\i1}}{words}\n" for a, b, words in said)
+    path = written(tmp_path_factory.mktemp("said"), text, f"clip.{suffix}")
+    expected = sorted(
+        (Cue(a / 100, (a + b) / 100, words) for a, b, words in said), key=lambda cue: (cue.start, cue.end)
+    )
+    assert sorted(read_subtitles(path)) == sorted(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(spoken, min_size=4, max_size=12, unique=True))
+def test_captions_that_roll_tell_each_line_once(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    blocks = [
+        f"00:00:{n:02}.000 --> 00:00:{n + 1:02}.000\n" + "\n".join(lines[max(0, n - 1) : n + 1])
+        for n in range(len(lines))
+    ]
+    path = written(tmp_path_factory.mktemp("said"), "WEBVTT\n\n" + "\n\n".join(blocks) + "\n", "clip.vtt")
+    assert [cue.text for cue in read_subtitles(path)] == lines

@@ -238,8 +238,8 @@ def _unrolled(blocks: list[tuple[float, float, list[str]]]) -> Iterable[Cue]:
     """Every line once where a file's captions roll, as YouTube's automatic ones do: a cue begins with the lines that
     the one before it ended with. Where few cues do, people repeat themselves, and all is kept."""
     repeated = [0]
-    for (_, ends, before), (start, _, lines) in pairwise(blocks):
-        longest = min(len(before), len(lines)) if start <= ends + ROLLING_GAP else 0
+    for (began, ends, before), (start, _, lines) in pairwise(blocks):
+        longest = min(len(before), len(lines)) if began < start <= ends + ROLLING_GAP else 0
         repeated.append(next((count for count in range(longest, 0, -1) if before[-count:] == lines[:count]), 0))
     rolls = sum(count > 0 for count in repeated) > max(2, len(blocks) / 3)
     for (start, end, lines), count in zip(blocks, repeated, strict=True):
