@@ -33,6 +33,8 @@ fix: $(READY)
 train-tiny: $(READY)
 	set -e; for stage in vision language stage1 stage2 stage3; do \
 		$(BIN)/minigpt4-video train tiny/$$stage --output runs/tiny/$$stage --resume; done
+	$(BIN)/python benchmarks/world_accuracy.py --model runs/tiny/stage3 --output benchmarks/results/tiny.json
+	$(BIN)/python tools/embed_tiny.py runs/tiny/stage3 benchmarks/results/tiny.json
 
 ablate-tiny: $(READY)
 	$(BIN)/python benchmarks/ablate_tiny.py

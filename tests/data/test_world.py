@@ -13,7 +13,7 @@ from minigpt4_video.data.world.files import QUESTIONS, render, statistics
 from minigpt4_video.data.world.pictures import dense_picture
 from minigpt4_video.data.world.render import RGB
 from minigpt4_video.data.world.render import render as render_frames
-from minigpt4_video.data.world.samples import GRID, dense_words, picture_sample, video_sample
+from minigpt4_video.data.world.samples import GRID, dense_words, dialogue_sample, picture_sample, video_sample
 from minigpt4_video.data.world.scene import (
     COLOURS,
     GLANCES,
@@ -219,6 +219,33 @@ def test_samples_repeat_and_without_speech_nothing_is_asked_about_it() -> None:
         assert not any(name in question for question, _ in silent.turns for name in names)
     picture = picture_sample(7, "train", 32)
     assert picture.picture and picture.frames.shape == (1, 32, 32, 3) and len(picture.turns) == 2
+
+
+def test_a_picture_is_asked_about_as_it_is_at_its_moment() -> None:
+    scene = a_scene(TURNING, LEAVING)
+    early = dict(language.picture_questions(scene, 0.1, "en"))
+    late = [dict(language.picture_questions(scene, 0.9, "en", seed)) for seed in range(8)]
+    assert "blue star" in " ".join(early) and "green star" not in " ".join(early)
+    assert any("How big is the green star?" in asked for asked in late)
+    assert all(answer == "one" for asked in late for text, answer in asked.items() if text.startswith("How many"))
+    assert not any("move" in text or "happens" in text for asked in late for text in asked)
+    assert language.picture_questions(a_scene(LEAVING), 0.9, "zh") == []
+
+
+@given(SEEDS)
+@settings(max_examples=60, deadline=None)
+def test_a_dialogue_is_answered_by_what_is_said_in_it(seed: int) -> None:
+    sample = dialogue_sample(seed, "train", 16, questions=40)
+    said = sample.subtitles[0]
+    assert sample.frames.shape == (1, 16, 16, 3) and sample.turns
+    everyone = {name for names in language.NAMES.values() for name in names}
+    for question, answer in sample.turns:
+        if answer in everyone or answer in language.LIKED["en"] + language.LIKED["zh"]:
+            assert answer in said, (question, answer, said)
+    first = next(
+        answer for question, answer in sample.turns if "first" in question or "先" in question or "第一" in question
+    )
+    assert said.startswith(first)
 
 
 def test_rendered_files_repeat_and_say_what_is_in_them(tmp_path: Path) -> None:

@@ -106,6 +106,16 @@ def test_what_is_learned_is_the_answers_and_their_ends(processor: MiniGPT4VideoP
     assert [part.strip() for part in text.split("</s>") if part] == [answer for _, answer in SAMPLES[0].turns]
 
 
+def test_with_questions_all_of_a_branch_is_learned_but_its_first_token(processor: MiniGPT4VideoProcessor) -> None:
+    one = row(processor, SAMPLES[0])
+    labels = pack([[one]], 0, WIDTH, questions=True)["labels"][0].tolist()
+    at = len(one.prefix)
+    assert labels[:at] == [IGNORED] * at
+    for ids, _ in one.branches:
+        assert labels[at : at + len(ids)] == [IGNORED, *ids[1:]]
+        at += len(ids)
+
+
 def test_the_prompt_of_a_turn_is_the_one_asked_at_inference(processor: MiniGPT4VideoProcessor) -> None:
     sample = SAMPLES[0]
     one = row(processor, sample)

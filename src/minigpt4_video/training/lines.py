@@ -15,7 +15,7 @@ from minigpt4_video.model.processing import MiniGPT4VideoProcessor
 from minigpt4_video.training.packing import Row, lines, pack, row
 from minigpt4_video.training.recipe import Source
 
-TRIED = 12
+TRIED = 10
 """How many pictures or dialogues are made ready for one line; those that no longer fit are left out."""
 
 
@@ -64,12 +64,18 @@ class WorldLines(Dataset[Line]):  # type: ignore[misc]
             )
             return Line((sample,), (self._fitting(sample),))
         first = source.first + index * TRIED
-        draw = picture_sample if source.kind == "pictures" else dialogue_sample
-        samples = [draw(first + i, "train", size, questions=source.questions) for i in range(TRIED)]
-        rows = [row(self.processor, sample) for sample in samples if sample.turns]
+        numbers = range(first, first + TRIED)
+        if source.kind == "pictures":
+            asked = [
+                picture_sample(number, "train", size, questions=source.questions, captions=source.captions)
+                for number in numbers
+            ]
+        else:
+            asked = [dialogue_sample(number, "train", size, questions=source.questions) for number in numbers]
+        asked = [sample for sample in asked if sample.turns]
+        rows = [row(self.processor, sample) for sample in asked]
         kept = lines(rows, self.width)[0]
         chosen = {id(one) for one in kept}
-        asked = [sample for sample in samples if sample.turns]
         return Line(tuple(s for s, one in zip(asked, rows, strict=True) if id(one) in chosen), tuple(kept))
 
     def _fitting(self, sample: Sample) -> Row:

@@ -25,7 +25,7 @@ class Source:
     questions: int = 0
     """At most so many questions a video, or a picture and language."""
     captions: int = 0
-    """So many captions a video."""
+    """So many captions a video, or languages a picture is captioned in."""
     first: int = 0
     """Number of the first scene."""
     since: int = 0

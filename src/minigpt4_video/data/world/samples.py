@@ -50,13 +50,16 @@ def video_sample(
     return Sample(f"world/{split}/{seed}", "world", frames, subtitles, tuple(asked), truth=truth)
 
 
-def picture_sample(seed: int, split: Split, size: int, *, questions: int = 0) -> Sample:
-    """One moment of a scene with its caption in both languages, and up to `questions` questions in each."""
+def picture_sample(seed: int, split: Split, size: int, *, questions: int = 0, captions: int = 2) -> Sample:
+    """One moment of a scene, captioned in so many of the two languages, with up to `questions` questions in each."""
     scene = make_scene(seed, split)
     rng = random.Random(f"picture/{split}/{seed}")
     time = rng.choice(GLANCES)
     spoken: tuple[Language, ...] = ("en", "zh")
-    turns = tuple((rng.choice(IMAGE_CAPTION[spoke]), language.picture_caption(scene, time, spoke)) for spoke in spoken)
+    turns = tuple(
+        (rng.choice(IMAGE_CAPTION[spoke]), language.picture_caption(scene, time, spoke))
+        for spoke in rng.sample(spoken, captions)
+    )
     for spoke in spoken:
         turns += tuple(language.picture_questions(scene, time, spoke)[:questions])
     truth = {"dense": dense_words(scene, time)[None]}

@@ -1,0 +1,80 @@
+"""Pretraining: told frames are the language model's own words, and both losses fall on what they should."""
+
+import torch
+from transformers import Blip2VisionConfig, LlamaConfig
+
+from minigpt4_video.data.world.pictures import UNKNOWN
+from minigpt4_video.data.world.samples import DENSE_WORDS, video_sample
+from minigpt4_video.data.world.scene import COLOURS, SHAPES
+from minigpt4_video.training.muon import Muon, orthogonal
+from minigpt4_video.training.pretraining import DenseVision, ToldFrames, begin_with_lookup, spell
+from minigpt4_video.training.tokenizer import build_tokenizer
+
+
+def test_a_told_word_is_its_english_and_chinese_tokens() -> None:
+    texts = [text for seed in range(60) for turn in video_sample(seed, "train", 8, questions=30).turns for text in turn]
+    tokenizer = build_tokenizer([*texts, *texts], 800)
+    table = spell(tokenizer)
+    assert table.shape == (DENSE_WORDS, len(tokenizer))
+    assert table[0].sum() == 0 and torch.allclose(table[1:].sum(1), torch.full((DENSE_WORDS - 1,), 2.0))
+    told = {tokenizer.decode([int(token)]).strip() for token in table[1 + COLOURS.index("red")].nonzero()}
+    assert told == {"red", "红"}
+
+
+def test_attention_begins_by_finding_what_is_alike() -> None:
+    torch.manual_seed(0)
+    told = ToldFrames(
+        LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2),
+        4,
+        torch.zeros(DENSE_WORDS, 64),
+    )
+    begin_with_lookup(told.language_model)
+    attention = told.language_model.layers[0].self_attn
+    tokens = torch.randn(20, 32)
+    scores = attention.q_proj(tokens) @ attention.k_proj(tokens).T
+    assert (scores.argmax(1) == torch.arange(20)).float().mean() > 0.9
+
+
+def test_a_tower_is_not_taught_what_has_no_name() -> None:
+    torch.manual_seed(0)
+    vision = DenseVision(
+        Blip2VisionConfig(
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=4,
+        )
+    )
+    pixels = torch.randn(2, 3, 32, 32)
+    covered = torch.zeros(2, 64, 3, dtype=torch.long)
+    covered[:, 5] = torch.tensor([1, 1, 1])
+    middle = covered.clone()
+    odd = covered.clone()
+    odd[0, 5, 0] = UNKNOWN
+    vision(pixels, odd, middle)["loss"].backward()
+    head = vision.head.weight.grad
+    assert head is not None and torch.isfinite(head).all() and head.abs().sum() > 0
+    assert vision.choices == (1 + len(COLOURS), 1 + len(SHAPES), 3)
+
+
+def test_muon_steps_are_as_long_in_every_direction_and_tables_are_left_to_adam() -> None:
+    update = orthogonal(torch.randn(24, 16))
+    values = torch.linalg.svdvals(update)
+    assert values.min() > 0.6 and values.max() < 1.3
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"embed": torch.nn.Embedding(8, 16), "inner": torch.nn.Linear(16, 16)})
+    optimizer = Muon(model.named_parameters(), matrix_rate=0.1, rate=0.01)
+    kinds = {id(p): group["muon"] for group in optimizer.param_groups for p in group["params"]}
+    assert (
+        kinds[id(model["inner"].weight)] and not kinds[id(model["embed"].weight)] and not kinds[id(model["inner"].bias)]
+    )
+    first = None
+    for _ in range(60):
+        loss = (model["inner"](model["embed"](torch.arange(8))) - 1).square().mean()
+        first = loss.item() if first is None else first
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert first is not None and loss.item() < 0.05 * first
