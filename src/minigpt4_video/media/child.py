@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from minigpt4_video.media.guarded import Limits
 from minigpt4_video.media.sources import shown
 from minigpt4_video.media.subtitles import read_subtitles
 from minigpt4_video.media.video import VideoInfo, probe, read_clip
+
+MOST_PROCESSORS = 4
 
 
 def _serve() -> None:
@@ -46,7 +49,10 @@ def _limit(limits: Limits) -> None:
     import resource  # where there is none, as on Windows, only the time is limited
 
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
-    seconds = int(limits.seconds * (os.cpu_count() or 1)) + 1
+    if sys.platform == "linux":  # the decoder starts a thread for each processor, and each takes memory
+        processors = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, random.sample(processors, min(MOST_PROCESSORS, len(processors))))
+    seconds = int(limits.seconds * MOST_PROCESSORS) + 1
     for kind, most in (
         (resource.RLIMIT_AS, pages * resource.getpagesize() + limits.memory),
         (resource.RLIMIT_CPU, seconds),

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # What a Python needs to start; secrets in the environment are none of the decoder's business.
 KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT")
+FEW_THREADS = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}  # each takes address space, which is limited
 LONGEST_LINE = 2**24
 
 
@@ -100,7 +101,7 @@ def _in_child(file: Path, request: dict[str, Any], limits: Limits) -> tuple[dict
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"},
+        env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | FEW_THREADS,
         start_new_session=True,
     )
     with process:
