@@ -7,7 +7,7 @@ READY := $(VENV)/.installed
 .PHONY: ask test test-all test-media bench lint fix train-tiny ablate-tiny wheel
 
 ask: $(READY)
-	$(BIN)/minigpt4-video ask examples/clip.mp4 "What colour is the first object?"
+	$(BIN)/minigpt4-video ask examples/clip.mp4 "What color is the triangle?"
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"
