@@ -59,7 +59,10 @@ def convert(
     ],
     vision: Annotated[Path, Option(metavar="FILE.pth", help="eva_vit_g.pth.", show_default=False)],
     output: Annotated[Path, Option(metavar="FOLDER", help="New folder for the model.", show_default=False)],
-    dtype: Annotated[Literal["float32", "float16", "bfloat16"], Option(help="Number format to store.")] = "float16",
+    dtype: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16"],
+        Option(help="Number format to store; auto is the base model's."),
+    ] = "auto",
     adapter: Annotated[
         Literal["merge", "keep"], Option(help="Put the LoRA matrices into the weights, or keep them apart.")
     ] = "merge",
