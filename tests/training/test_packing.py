@@ -87,16 +87,15 @@ def test_a_turn_does_not_see_its_neighbours(
     one = row(processor, SAMPLES[0])
     features = processor.pixels(list(SAMPLES[0].frames))
 
-    def first_turn(turns: int) -> torch.Tensor:
-        kept = type(one)(one.prefix, one.branches[:turns])
-        batch = pack([[kept]], 0, WIDTH)
-        hidden = model.model(
-            **{k: v for k, v in batch.items() if k != "labels"}, pixel_values=features
-        ).last_hidden_state
-        end = len(one.prefix) + len(one.branches[0][0])
-        return hidden[0, :end]
+    def last_turn(turns: list[tuple[list[int], int]]) -> torch.Tensor:
+        batch = pack([[type(one)(one.prefix, turns)]], 0, WIDTH)
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        hidden = model.model(**inputs, pixel_values=features).last_hidden_state
+        end = len(one.prefix) + sum(len(ids) for ids, _ in turns)
+        return hidden[0, end - len(turns[-1][0]) : end]
 
-    torch.testing.assert_close(first_turn(1), first_turn(5), rtol=1e-5, atol=1e-5)
+    behind_others = last_turn(one.branches[:5])
+    torch.testing.assert_close(last_turn(one.branches[4:5]), behind_others, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_learned_is_the_answers_and_their_ends(processor: MiniGPT4VideoProcessor) -> None:
