@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import damaged
 from numbered import write_animation, write_video
 from PIL import Image
 
@@ -44,26 +45,6 @@ def made(folder: Path, name: str) -> bytes:
     return write_video(path, range(30), codec=codec, g="10").read_bytes()
 
 
-def damaged(data: bytes, chance: random.Random) -> bytes:
-    changed = bytearray(data)
-    for _ in range(chance.choice([1, 3, 10, 40])):
-        place = chance.randrange(len(changed) if chance.random() < 0.6 else min(len(changed), 1000))
-        match chance.randrange(5):
-            case 0:
-                changed[place] ^= 1 << chance.randrange(8)
-            case 1:
-                changed[place : place + 4] = chance.randbytes(4)
-            case 2:
-                del changed[place : place + chance.randrange(1, 64)]
-            case 3:
-                other = chance.randrange(len(changed))
-                changed[place:place] = changed[other : other + chance.randrange(1, 200)]
-            case _:
-                changed[place : place + 4] = chance.choice([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"])
-        changed = changed or bytearray(b"x")
-    return bytes(changed)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -88,8 +69,8 @@ def test_random_damage_is_read_over_or_refused(name: str, tmp_path: Path, reader
     whole, chance = made(tmp_path, name), random.Random(name)
     for _ in range(CASES):
         path = tmp_path / f"damaged{Path(name).suffix}"
-        path.write_bytes(damaged(whole, chance))
         subtitles = path.suffix in (".srt", ".vtt", ".ass")
+        path.write_bytes(damaged(whole, chance, words=subtitles))
         request = {"path": str(path), "subtitles": subtitles, "times": [] if subtitles else [0.1, 0.9]}
         reader.stdin.write(json.dumps(request) + "\n")
         reader.stdin.flush()

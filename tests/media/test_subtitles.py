@@ -359,3 +359,14 @@ def test_captions_that_roll_tell_each_line_once(tmp_path_factory: pytest.TempPat
     ]
     path = written(tmp_path_factory.mktemp("said"), "WEBVTT\n\n" + "\n\n".join(blocks) + "\n", "clip.vtt")
     assert [cue.text for cue in read_subtitles(path)] == lines
+
+
+@pytest.mark.parametrize("suffix", ["srt", "vtt", "ass"])
+def test_a_time_of_absurdly_many_hours_is_damage_like_any_other(tmp_path: Path, suffix: str) -> None:
+    if suffix == "ass":
+        text = "Dialogue: 0,{}:00:01.00,{}:00:02.00,A,,0,0,0,,lost\nDialogue: 0,0:00:03.00,0:00:04.00,A,,0,0,0,,kept\n"
+    else:
+        text = "{}:00:01.000 --> {}:00:02.000\nlost\n\n00:00:03.000 --> 00:00:04.000\nkept\n"
+    for hours in ("9" * 400, "9" * 5000):
+        cues = read_subtitles(written(tmp_path, text.replace("{}", hours), f"clip.{suffix}"))
+        assert cues == [Cue(3.0, 4.0, "kept")]

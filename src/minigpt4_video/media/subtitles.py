@@ -34,13 +34,13 @@ BYTE_ORDER_MARKS = {
 LARGEST_FILE = 64 * 2**20
 ROLLING_GAP = 0.1  # seconds between two cues of which the second can show the first's lines again
 
-TIME = r"(-?)(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,3}))?"
+TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,3}))?"
 TIMING = re.compile(rf"^[ \t]*{TIME}[ \t]*-{{1,2}}>[ \t]*{TIME}(?:[ \t].*)?$", re.MULTILINE)
 VOICE = re.compile(r"<v(?:\.[^\s>]*)?[ \t]+([^>]*)>")
 TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<(?:\d+:)?\d+:\d+\.\d+>|</>")
 OVERRIDE = re.compile(r"\{\\[^}]*\}|\{[yYfFsScCpPoO]:[^}]*\}")
 DRAWING = re.compile(r"\{[^}]*\\p[1-9][^}]*\}.*?(?:\{[^}]*\\p0[^}]*\}|$)")
-EVENT_TIME = re.compile(r"(-?)(\d+):(\d{1,2}):(\d{1,2})[.:](\d{1,3})")
+EVENT_TIME = re.compile(r"(-?)(\d{1,4}):(\d{1,2}):(\d{1,2})[.:](\d{1,3})")
 SHORT_FIELDS = ["layer", "start", "end", "style", "name", "text"]
 EVENT_FIELDS = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
 
