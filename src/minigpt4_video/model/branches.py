@@ -1,0 +1,415 @@
+"""One prefix, many branches: what a video's frames were computed for serves every question behind them.
+
+A token's place is its branch and its position: branch 0 is the prefix, positions of every other branch go on where the
+prefix ends. A token sees the prefix and what stands before it in its own branch, so each branch is computed as if it
+stood alone behind the prefix; the attention is transformers' own, given that as a 4-D mask. Where a token is stored
+does not matter, so slots that a finished branch leaves are taken by the next one.
+
+`lay_out` writes whole rows for one forward pass, as training does. `Branches` keeps keys and values, and reads many
+questions, or one new token of many answers, in one pass that goes over the prefix once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Any, Literal, NamedTuple
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from minigpt4_video.errors import ModelError
+
+NOWHERE = -1
+"""The branch of padding and of empty slots, which nothing sees."""
+
+
+class Places(NamedTuple):
+    """Where tokens stand; both (rows, tokens) of integers."""
+
+    branch: torch.Tensor
+    position: torch.Tensor
+
+
+def visible(queries: Places, keys: Places, window: int | None = None) -> torch.Tensor:
+    """Which key each query sees, (rows, queries, keys) of bool; with `window`, only the last so many positions."""
+    at, behind = queries.position[:, :, None], keys.position[:, None, :]
+    branch = keys.branch[:, None, :]
+    seen = ((branch == 0) | (branch == queries.branch[:, :, None])) & (branch != NOWHERE) & (behind <= at)
+    return seen if window is None else seen & (at - behind < window)
+
+
+def masks(queries: Places, keys: Places, text_config: Any, dtype: torch.dtype) -> Any:
+    """What `visible` says as the language model takes it: an additive mask (rows, 1, queries, keys), or one for each
+    kind of layer where some look at a window and some at everything.
+    """
+
+    def additive(window: int | None) -> torch.Tensor:
+        seen = visible(queries, keys, window)[:, None]
+        return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+
+    window = getattr(text_config, "sliding_window", None)
+    kinds = getattr(text_config, "layer_types", None)
+    if window is None or kinds is None:
+        return additive(window)
+    by_kind = {"full_attention": None, "sliding_attention": window}
+    return {kind: additive(by_kind[kind]) for kind in dict.fromkeys(kinds)}
+
+
+class Layout(NamedTuple):
+    """Rows of a prefix and its branches, for one forward pass; all (rows, tokens)."""
+
+    input_ids: torch.Tensor
+    places: Places
+
+
+def lay_out(
+    rows: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], pad: int, side: Literal["left", "right"] = "right"
+) -> Layout:
+    """Each row is the ids of a prefix and of the branches behind it; shorter rows are padded on one side."""
+    width = max(len(prefix) + sum(map(len, branches)) for prefix, branches in rows)
+    input_ids: list[list[int]] = []
+    branch: list[list[int]] = []
+    position: list[list[int]] = []
+    for prefix, branches in rows:
+        ids, numbers, positions = list(prefix), [0] * len(prefix), list(range(len(prefix)))
+        for number, behind in enumerate(branches, start=1):
+            ids += behind
+            numbers += [number] * len(behind)
+            positions += range(len(prefix), len(prefix) + len(behind))
+        for made, row, fill in ((input_ids, ids, pad), (branch, numbers, NOWHERE), (position, positions, 0)):
+            padding = [fill] * (width - len(row))
+            made.append(padding + row if side == "left" else row + padding)
+    return Layout(torch.tensor(input_ids), Places(torch.tensor(branch), torch.tensor(position)))
+
+
+def bytes_per_slot(text_config: Any, dtype: torch.dtype) -> int:
+    """Memory for the keys and values of one token in all layers."""
+    heads = text_config.num_attention_heads
+    head = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
+    kept = getattr(text_config, "num_key_value_heads", None) or heads
+    return int(2 * text_config.num_hidden_layers * kept * head * dtype.itemsize)
+
+
+@dataclass
+class _Cursor:
+    """Where the layers write in the coming pass, and how far they read."""
+
+    rows: slice
+    slots: torch.Tensor | slice
+    """(rows, queries), or the same slots in each row."""
+    read: int
+    before: int
+    """How many slots were full before; the library asks where it is given no mask."""
+
+
+class _Layer(CacheLayerMixin):  # type: ignore[misc]
+    """Keys and values (rows, heads, slots + 1, head) of one layer; what padding brings goes to the last slot, which is
+    never read.
+    """
+
+    def __init__(self, cursor: _Cursor, rows: int, slots: int) -> None:
+        super().__init__()
+        self.cursor = cursor
+        self.rows = rows
+        self.slots = slots
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        # Zeros, because a masked slot takes part with weight 0, and 0 times what memory happens to hold may be NaN.
+        self.keys, self.values = (
+            states.new_zeros(self.rows, states.shape[1], self.slots + 1, states.shape[3])
+            for states in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        rows, slots = self.cursor.rows, self.cursor.slots
+        seen = []
+        for held, states in ((self.keys, key_states), (self.values, value_states)):
+            part = held[rows]
+            if isinstance(slots, slice):
+                part[:, :, slots] = states
+            else:
+                part.transpose(1, 2)[torch.arange(len(slots), device=slots.device)[:, None], slots] = states.transpose(
+                    1, 2
+                )
+            seen.append(part[:, :, : self.cursor.read])
+        return seen[0], seen[1]
+
+    def grow(self, slots: int) -> None:
+        if self.is_initialized:
+            for name in ("keys", "values"):
+                held = getattr(self, name)
+                larger = held.new_zeros(*held.shape[:2], slots + 1, held.shape[3])
+                larger[:, :, : self.slots] = held[:, :, : self.slots]
+                setattr(self, name, larger)
+        self.slots = slots
+
+    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
+        return self.cursor.read, 0
+
+    def get_seq_length(self) -> int:
+        return self.cursor.before
+
+    def get_max_length(self) -> int:
+        return self.slots
+
+
+@dataclass(eq=False)
+class Branch:
+    """A branch of one row: an answer in the making, with its question."""
+
+    row: int
+    number: int
+    room: int
+    """Tokens it may come to hold."""
+    slots: list[int] = field(default_factory=list)
+    """Where its tokens are kept, in their order."""
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+@dataclass
+class _Row:
+    """What a row holds and which slots are free."""
+
+    prefix: int
+    free: list[int]
+    """A heap: the lowest slots are taken first, because a pass reads all slots up to the highest one in use."""
+    branches: dict[int, Branch] = field(default_factory=dict)
+    numbers: int = 0
+
+    def promised(self) -> int:
+        return sum(branch.room - len(branch) for branch in self.branches.values())
+
+    def top(self) -> int:
+        """One more than the highest slot in use."""
+        return max([self.prefix, *(max(branch.slots) + 1 for branch in self.branches.values() if branch.slots)])
+
+
+class Branches:
+    """Rows of `slots` tokens, in each one prefix and the branches behind it; memory is `rows` x `slots` x
+    `bytes_per_slot`, and fixed.
+    """
+
+    def __init__(self, model: Any, rows: int, slots: int) -> None:
+        implementation = model.config.text_config._attn_implementation
+        if implementation not in (None, "sdpa", "eager"):
+            raise ModelError(f"{implementation} attention takes no mask for branches; load the model with sdpa")
+        self.model = model
+        self.text_config = model.config.text_config
+        self.slots = slots
+        self._cursor = _Cursor(slice(0), slice(0), 0, 0)
+        layers = [_Layer(self._cursor, rows, slots) for _ in range(self.text_config.num_hidden_layers)]
+        self._layers = layers
+        self._cache = Cache(layers=layers)
+        self._rows: list[_Row | None] = [None] * rows
+        shape = (rows, slots + 1)
+        self._branch = torch.full(shape, NOWHERE, device=model.device)
+        self._position = torch.zeros(shape, dtype=torch.long, device=model.device)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of keys and values."""
+        return (self.slots + 1) * len(self._rows) * bytes_per_slot(self.text_config, self.model.dtype)
+
+    def empty(self) -> list[int]:
+        """Rows without a prefix."""
+        return [number for number, row in enumerate(self._rows) if row is None]
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def begin(self, row: int, ids: Sequence[int], frame_tokens: torch.Tensor | None = None) -> None:
+        """Read a prefix into an empty row. `frame_tokens` (frames, tokens_per_frame, hidden) take the places of the
+        placeholders. Raises ModelError where they are not as many, or the row does not hold the prefix.
+        """
+        embeds = self._embed(torch.tensor([list(ids)], device=self.model.device), frame_tokens)
+        self._found(row, len(ids))
+        self._point(slice(row, row + 1), slice(0, len(ids)), read=len(ids), before=0)
+        positions = torch.arange(len(ids), device=self.model.device)[None]
+        try:
+            # Alone in its row, the prefix is an ordinary causal sequence, for which the library has faster kernels.
+            self._language_model(embeds, None, positions)
+        except BaseException:
+            self.end(row)
+            raise
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def restore(self, row: int, layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Put back what `held` gave, into an empty row."""
+        length = layers[0][0].shape[1]
+        self._found(row, length)
+        self._point(slice(row, row + 1), slice(0, length), read=length, before=0)
+        for number, (keys, values) in enumerate(layers):
+            device = self._place(number)
+            self._cache.update(keys[None].to(device), values[None].to(device), number)
+
+    def held(self, row: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of a row's prefix, (heads, tokens, head) for each layer."""
+        length = self._taken(row).prefix
+        return [(layer.keys[row, :, :length], layer.values[row, :, :length]) for layer in self._layers]
+
+    def grow(self, slots: int) -> None:
+        """More slots for every row; what is held stays."""
+        if slots <= self.slots:
+            return
+        added = range(self.slots, slots)
+        with torch.inference_mode():
+            for layer in self._layers:
+                layer.grow(slots)
+            more = (0, slots - self.slots)
+            self._branch = torch.nn.functional.pad(self._branch, more, value=NOWHERE)
+            self._position = torch.nn.functional.pad(self._position, more)
+        for row in self._rows:
+            if row is not None:
+                row.free += added  # higher than all in the heap, so it stays one
+        self.slots = slots
+
+    def room(self, row: int) -> int:
+        """How many tokens a further branch of a row could hold."""
+        taken = self._taken(row)
+        return len(taken.free) - taken.promised()
+
+    def branch(self, row: int, room: int) -> Branch:
+        """A new empty branch for up to `room` tokens, which are kept free for it. Raises ModelError where they are not
+        there.
+        """
+        if room > self.room(row):
+            raise ModelError(f"a branch of {room} tokens does not fit the {self.room(row)} that are free")
+        taken = self._taken(row)
+        taken.numbers += 1
+        made = taken.branches[taken.numbers] = Branch(row, taken.numbers, room)
+        return made
+
+    def widen(self, branch: Branch, room: int) -> None:
+        """Keep free more or less for a branch than when it began. Raises ModelError where that is not there."""
+        if room - branch.room > self.room(branch.row):
+            raise ModelError(f"a branch of {room} tokens does not fit what is free")
+        branch.room = room
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def extend(self, additions: Sequence[tuple[Branch, Sequence[int]]]) -> torch.Tensor:
+        """Read further tokens of several branches; the logits after the last of each, (additions, vocabulary).
+
+        One pass for all of them: questions, or the newest token of each answer. Frames can be in the prefix only.
+        """
+        first = min(branch.row for branch, _ in additions)
+        rows = slice(first, max(branch.row for branch, _ in additions) + 1)
+        lines: list[tuple[list[int], list[int], list[int], list[int]]] = [
+            ([], [], [], []) for _ in range(rows.stop - first)
+        ]
+        ends = []
+        for branch, ids in additions:
+            line, taken = lines[branch.row - first], self._taken(branch.row)
+            if len(branch) + len(ids) > branch.room:
+                raise ModelError(f"a branch with room for {branch.room} tokens was given {len(branch) + len(ids)}")
+            begins = taken.prefix + len(branch)
+            slots = [heappop(taken.free) for _ in ids]
+            branch.slots += slots
+            line[0].extend(ids)
+            line[1].extend([branch.number] * len(ids))
+            line[2].extend(range(begins, begins + len(ids)))
+            line[3].extend(slots)
+            ends.append((branch.row - first, len(line[0]) - 1))
+        width = max(len(line[0]) for line in lines)
+        fills = (0, NOWHERE, 0, self.slots)
+        padded = [
+            [kind + [fill] * (width - len(kind)) for kind, fill in zip(line, fills, strict=True)] for line in lines
+        ]
+        input_ids, numbers, positions, places = torch.tensor(padded, device=self.model.device).unbind(1)
+        index = torch.arange(first, rows.stop, device=self.model.device)[:, None]
+        self._branch[index, places] = numbers
+        self._position[index, places] = positions
+        read = max(row.top() for row in self._rows[rows] if row is not None)
+        self._point(rows, places, read=read, before=read - 1)
+        mask = None
+        if width > 1 or len(additions) > 1 or not self._is_alone(additions[0][0], read):
+            keys = Places(self._branch[rows, :read], self._position[rows, :read])
+            mask = masks(Places(numbers, positions), keys, self.text_config, self.model.dtype)
+        hidden = self._language_model(self._embed(input_ids, None), mask, positions)
+        lasts = torch.tensor(ends, device=hidden.device)
+        logits: torch.Tensor = self.model.lm_head(hidden[lasts[:, 0], lasts[:, 1]])
+        return logits
+
+    def cut(self, branch: Branch, length: int) -> None:
+        """Forget all but the first `length` tokens of a branch."""
+        taken = self._taken(branch.row)
+        gone = branch.slots[length:]
+        del branch.slots[length:]
+        if gone:
+            self._branch[branch.row, torch.tensor(gone, device=self._branch.device)] = NOWHERE
+        for slot in gone:
+            heappush(taken.free, slot)
+
+    def leave(self, branch: Branch) -> None:
+        """Give a branch's slots back. A branch that has left already is left alone."""
+        row = self._rows[branch.row]
+        if row is not None and row.branches.get(branch.number) is branch:
+            self.cut(branch, 0)
+            del row.branches[branch.number]
+
+    def end(self, row: int) -> None:
+        """Empty a row."""
+        self._rows[row] = None
+        self._branch[row] = NOWHERE
+
+    def _found(self, row: int, length: int) -> None:
+        if self._rows[row] is not None:
+            raise ModelError(f"row {row} holds a prefix already; end it first")
+        if length > self.slots:
+            raise ModelError(f"a prefix of {length} tokens does not fit a row of {self.slots}")
+        self._rows[row] = _Row(length, list(range(length, self.slots)))
+        self._branch[row, :length] = 0
+        self._position[row, :length] = torch.arange(length, device=self._position.device)
+
+    def _taken(self, row: int) -> _Row:
+        taken = self._rows[row]
+        if taken is None:
+            raise ModelError(f"row {row} is empty; begin it with a prefix")
+        return taken
+
+    def _is_alone(self, branch: Branch, read: int) -> bool:
+        """Whether a row's slots are the prefix and this branch in order, and no window hides any."""
+        taken = self._taken(branch.row)
+        in_order = branch.slots[0] == taken.prefix and branch.slots[-1] == read - 1
+        return (
+            in_order
+            and taken.prefix + len(branch) == read
+            and branch.slots == sorted(branch.slots)
+            and getattr(self.text_config, "sliding_window", None) is None
+        )
+
+    def _point(self, rows: slice, slots: torch.Tensor | slice, *, read: int, before: int) -> None:
+        cursor = self._cursor
+        cursor.rows, cursor.slots, cursor.read, cursor.before = rows, slots, read, before
+
+    def _place(self, layer: int) -> torch.device:
+        """Where a layer's keys lie: of a model on several devices each layer has its own."""
+        layers = self.model.model.language_model.layers
+        device: torch.device = next(layers[layer].parameters()).device
+        return device
+
+    def _embed(self, input_ids: torch.Tensor, frame_tokens: torch.Tensor | None) -> torch.Tensor:
+        """(rows, tokens) to (rows, tokens, hidden)."""
+        inner = self.model.model
+        is_frame = input_ids == self.model.config.image_token_id
+        inner.check_count(is_frame, 0 if frame_tokens is None else frame_tokens.shape[0] * frame_tokens.shape[1])
+        embeds: torch.Tensor = inner.get_input_embeddings()(input_ids.masked_fill(is_frame, 0))
+        if frame_tokens is None:
+            return embeds
+        return embeds.masked_scatter(is_frame[..., None], frame_tokens.to(embeds.device, embeds.dtype))
+
+    def _language_model(self, embeds: torch.Tensor, mask: Any, positions: torch.Tensor) -> torch.Tensor:
+        outputs = self.model.model.language_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            return_dict=True,
+        )
+        hidden: torch.Tensor = outputs.last_hidden_state
+        return hidden
