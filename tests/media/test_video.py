@@ -15,9 +15,11 @@ from numbered import numbers_of, write_animation, write_sound, write_video
 from PIL import Image
 
 from minigpt4_video.media import MediaError, probe, read_clip, read_frames, sample_times, unique_frames
-from minigpt4_video.media import video as video_module
+from minigpt4_video.media.decoding import Decoder
+from minigpt4_video.media.in_order import read_in_order
+from minigpt4_video.media.pictures import Form
+from minigpt4_video.media.selection import Selection, read_selected
 from minigpt4_video.media.sources import open_media
-from minigpt4_video.media.video import _Form, _read_all, _read_selected
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +91,16 @@ def test_the_same_frame_comes_again_where_the_video_has_enough(long_gop: Path) -
 @given(st.lists(st.floats(-1, 12), min_size=1, max_size=6))
 def test_seeking_and_passing_over_frames_gives_what_decoding_all_gives(long_gop: Path, times: list[float]) -> None:
     times = sorted(times)
-    quick, _ = _read_selected(long_gop, times, _Form())
-    slow, _, _ = _read_all(long_gop, times, _Form())
+    quick, _ = read_selected(long_gop, times, Form())
+    slow, _, _ = read_in_order(long_gop, times, Form())
     assert [time for time, _ in quick] == [time for time, _ in slow]
     assert all((one == other).all() for (_, one), (_, other) in zip(quick, slow, strict=True))
 
 
 def test_far_apart_frames_are_reached_by_seeking(long_gop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sought: list[int] = []
-    seek = video_module._Selection._seek
-    monkeypatch.setattr(
-        video_module._Selection, "_seek", lambda self, limit: (sought.append(limit), seek(self, limit))[1]
-    )
+    seek = Selection._seek
+    monkeypatch.setattr(Selection, "_seek", lambda self, limit: (sought.append(limit), seek(self, limit))[1])
     assert numbers_of(read_frames(long_gop, [1.0, 9.0]).frames) == [25, 225]
     assert len(sought) == 1
 
@@ -273,7 +273,7 @@ def test_reading_goes_on_behind_packets_that_cannot_be_read(long_gop: Path, monk
 
     with open_media(long_gop) as container:
         stream = container.streams.video[0]
-        assert len(list(video_module._Decoder(Faulty(container), stream).frames())) == 250
+        assert len(list(Decoder(Faulty(container), stream).frames())) == 250
 
 
 def test_encrypted_pictures_are_refused(long_gop: Path, tmp_path: Path) -> None:

@@ -3,18 +3,11 @@
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue, align
 from minigpt4_video.media.guarded import Limits, probe_guarded, read_clip_guarded, read_subtitles_guarded
+from minigpt4_video.media.probing import SubtitleTrack, VideoInfo, probe
 from minigpt4_video.media.remote import SourceRules, source_file
+from minigpt4_video.media.sampling import sample_times
 from minigpt4_video.media.subtitles import SubtitleSource, find_subtitles, read_subtitles
-from minigpt4_video.media.video import (
-    Clip,
-    SubtitleTrack,
-    VideoInfo,
-    probe,
-    read_clip,
-    read_frames,
-    sample_times,
-    unique_frames,
-)
+from minigpt4_video.media.video import Clip, read_clip, read_frames, unique_frames
 
 __all__ = [
     "Clip",

@@ -13,9 +13,10 @@ from typing import Any
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.guarded import Limits
+from minigpt4_video.media.probing import VideoInfo, probe
 from minigpt4_video.media.sources import shown
 from minigpt4_video.media.subtitles import read_subtitles
-from minigpt4_video.media.video import VideoInfo, probe, read_clip
+from minigpt4_video.media.video import read_clip
 
 MOST_PROCESSORS = 4
 

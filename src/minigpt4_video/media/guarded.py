@@ -20,8 +20,9 @@ import numpy as np
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue
+from minigpt4_video.media.probing import SubtitleTrack, VideoInfo
 from minigpt4_video.media.sources import check_file, shown
-from minigpt4_video.media.video import Clip, SubtitleTrack, VideoInfo
+from minigpt4_video.media.video import Clip
 
 logger = logging.getLogger(__name__)
 

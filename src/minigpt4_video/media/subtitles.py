@@ -16,8 +16,8 @@ from charset_normalizer import from_bytes
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue
+from minigpt4_video.media.probing import subtitle_tracks
 from minigpt4_video.media.sources import DECODER_ERRORS, check_file, open_media, shown
-from minigpt4_video.media.video import subtitle_tracks
 
 logger = logging.getLogger(__name__)
 

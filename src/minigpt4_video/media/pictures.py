@@ -1,0 +1,109 @@
+"""Decoded frames to pictures as they are shown: upright, RGB, of the wanted size."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import av
+import numpy as np
+from PIL import Image
+
+from minigpt4_video.errors import MediaError
+from minigpt4_video.media.sources import DECODER_ERRORS, shown
+
+Frames = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+
+class Form(NamedTuple):
+    """What is made of a decoded frame: a picture of its own size, or of another."""
+
+    size: tuple[int, int] | None = None
+    scaler: Literal["pillow", "decoder"] = "pillow"
+
+    def of_frame(self, frame: av.VideoFrame, file: Path) -> Frames:
+        if self.size is not None and self.scaler == "decoder":
+            return upright(frame, file, self.size)
+        return self.of_picture(upright(frame, file))
+
+    def of_picture(self, picture: Frames) -> Frames:
+        return picture if self.size is None else resized(picture, self.size)
+
+
+class Shown(NamedTuple):
+    """One frame of a file read from its beginning."""
+
+    time: float
+    """Seconds from the first frame."""
+    lasts: float
+    tolerance: float
+    """Seconds by which a time that means this frame may lie before it."""
+    picture: Callable[[], Frames]
+
+
+class Orientation(NamedTuple):
+    """How a decoded frame is put upright: swap rows with columns, then flip."""
+
+    transposed: bool = False
+    left_right: bool = False
+    up_down: bool = False
+
+    @property
+    def mirrored(self) -> bool:
+        return (self.transposed + self.left_right + self.up_down) % 2 == 1
+
+    @property
+    def rotation(self) -> int:
+        """Degrees clockwise, after mirroring left to right where it is mirrored."""
+        if self.transposed:
+            return 90 if self.left_right else 270
+        return 180 if self.up_down else 0
+
+    def apply(self, frame: Frames) -> Frames:
+        if self.transposed:
+            frame = frame.swapaxes(0, 1)
+        if self.left_right:
+            frame = frame[:, ::-1]
+        return frame[::-1] if self.up_down else frame
+
+
+def upright(frame: av.VideoFrame, file: Path, size: tuple[int, int] | None = None) -> Frames:
+    """A decoded frame as it is shown, RGB, uint8 `(height, width, 3)`, scaled to `size` where that is given."""
+    orientation = orientation_of(frame)
+    try:
+        if size is not None:
+            height, width = reversed(size) if orientation.transposed else size
+            frame = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
+        return np.ascontiguousarray(orientation.apply(frame.to_ndarray(format="rgb24")))
+    except DECODER_ERRORS as error:
+        raise MediaError(
+            f"{shown(file)} holds pictures in a form ({frame.format.name}) that cannot be shown; convert it to .mp4."
+        ) from error
+
+
+def resized(picture: Frames, size: tuple[int, int]) -> Frames:
+    height, width = size
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def orientation_of(frame: av.VideoFrame) -> Orientation:
+    """From the display matrix, which takes x to (a, b) and y to (c, d); PyAV's own rotation misses mirroring."""
+    try:
+        # PyAV's list refers back to its frame, which memory then holds for long: a tiny copy's matrix does as well.
+        kinds = list(frame.reformat(8, 8, interpolation="POINT").side_data)
+    except DECODER_ERRORS:  # PyAV refuses them all where it does not know one; its rotation is counter-clockwise
+        quarters = round(frame.rotation / 90) % 4
+        return (
+            Orientation(),
+            Orientation(True, False, True),
+            Orientation(False, True, True),
+            Orientation(True, True),
+        )[quarters]
+    for side_data in kinds:
+        if side_data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = np.frombuffer(bytes(side_data), dtype="<i4")[:5].tolist()
+            if a * d == b * c:
+                return Orientation()
+            if abs(a) + abs(d) >= abs(b) + abs(c):
+                return Orientation(False, a < 0, d < 0)
+            return Orientation(True, c < 0, b < 0)
+    return Orientation()
