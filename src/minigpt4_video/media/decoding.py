@@ -86,17 +86,21 @@ class Decoder:
 
 
 class Clock:
-    """Frames' times in seconds; where the file gives none, one frame after the other."""
+    """Frames' times in seconds; where the file gives none, or one that goes back, one frame after the other."""
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         rate = stream.average_rate or stream.guessed_rate
         self._step = 1 / Fraction(rate) if rate else Fraction(1, 25)
         self._uses_decoding_time = container.format.name == "avi"  # AVI has no other; FFmpeg invents the rest
         self._next = Fraction(0)
+        self._last: Fraction | None = None
 
     def time(self, frame: av.VideoFrame) -> Fraction:
         ticks = frame.dts if self._uses_decoding_time else frame.pts
         time = self._next if ticks is None or not frame.time_base else ticks * Fraction(frame.time_base)
+        if self._last is not None and time < self._last:
+            time = self._next
+        self._last = time
         self._next = time + self.lasts(frame)
         return time
 
