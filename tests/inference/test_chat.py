@@ -10,6 +10,7 @@ import minigpt4_video as mv
 from making import write_video
 from minigpt4_video.inference import Stream
 from minigpt4_video.media import read_clip
+from minigpt4_video.model.branches import Branches
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,80 @@ def test_two_answers_can_be_read_at_once(chat, video):
     assert first.answer.text == chat.open(video).ask("What happens?").text
 
 
+def test_many_questions_at_once_are_answered_as_each_alone(chat, subtitled):
+    """More of them than fit the memory at once, of different lengths, one of them twice."""
+    questions = ["What?", "What happens in the video?", "Who speaks?", "What?", *(f"And {n}?" for n in range(20))]
+    opened = chat.open(subtitled)
+    answers = opened.ask_many(questions)
+
+    assert opened._prefix.board.slots <= 2 * chat.processor.window
+    for question, answer in zip(questions, answers, strict=True):
+        alone = chat.open(subtitled).ask(question)
+        assert (answer.text, answer.plan) == (alone.text, alone.plan)
+        assert answer.confidence == pytest.approx(alone.confidence, abs=1e-4)
+
+
+def test_many_draws_at_once_are_those_of_each_alone(chat, video):
+    questions = ["What?", "Who speaks?", "What?"]
+    drawn = [answer.text for answer in chat.open(video).ask_many(questions, temperature=1.2, seed=3)]
+
+    assert drawn == [chat.open(video).ask(question, temperature=1.2, seed=3).text for question in questions]
+
+
+def test_questions_that_are_shown_other_frames_are_answered_in_one_call_too(chat, video, monkeypatch):
+    monkeypatch.setattr(chat.processor, "window", 60)
+    questions = ["What?", "What happens in the video? x y", "Who?"]
+    answers = chat.open(video).ask_many(questions)
+
+    assert len({answer.plan.kept_frames for answer in answers}) > 1
+    assert [answer.text for answer in answers] == [chat.open(video).ask(question).text for question in questions]
+
+
+def test_unread_streams_do_not_keep_others_waiting(chat, video):
+    opened = chat.open(video)
+    waiting = [opened.stream("What happens?", max_new_tokens=150) for _ in range(4)]
+
+    assert opened.ask_many(["Who?"])[0].text == chat.open(video).ask("Who?").text
+    texts = {stream.answer.text for stream in waiting}
+    assert texts == {chat.open(video).ask("What happens?", max_new_tokens=150).text}
+
+
+def test_only_so_much_is_kept_of_opened_videos(random_model, tmp_path):
+    chat = mv.VideoChat.from_pretrained(random_model, device="cpu")
+    videos = [chat.open(write_video(tmp_path / f"{n}.mp4", seconds=1, rate=2 + n)) for n in range(3)]
+    first = [video.ask("What happens?").text for video in videos]
+    assert all(video.memory for video in videos)
+    chat.kept_bytes = 2 * videos[0].memory
+    again = [video.ask("What happens?").text for video in (videos[1], videos[2], videos[0])]
+
+    assert [bool(video.memory) for video in videos] == [True, False, True]
+    assert again == [first[1], first[2], first[0]]
+
+
+def test_the_second_turn_is_the_whole_conversation_from_scratch(chat, subtitled):
+    talk = chat.open(subtitled).chat()
+    for question in ("What happens?", "And then?", "Who?"):
+        talk.ask(question, max_new_tokens=6)
+        *before, said = talk.messages
+        fresh = chat.open(subtitled).continue_(before, max_new_tokens=6).answer
+        assert said["content"] == fresh.text or said["content"][0]["text"] == fresh.text
+
+
+def test_a_further_turn_reads_only_what_is_new(chat, video, monkeypatch):
+    read = []
+    whole = Branches.extend
+    monkeypatch.setattr(
+        Branches, "extend", lambda self, ones: read.append(sum(len(ids) for _, ids in ones)) or whole(self, ones)
+    )
+    talk = chat.open(video).chat()
+    talk.ask("What happens in the video?", max_new_tokens=12)
+    at = len(read)
+    talk.ask("And?", max_new_tokens=12)
+
+    # Besides its own words, the end of the answer before: its last token was never read, and text may join anew.
+    assert read[at] < read[0] + 6
+
+
 def test_the_stream_is_the_answer_in_pieces(chat, video):
     opened = chat.open(video)
     stream = opened.stream("What happens?")
@@ -145,25 +220,36 @@ def test_the_stream_is_the_answer_in_pieces(chat, video):
     assert "".join(pieces) == stream.answer.text == opened.ask("What happens?").text
 
 
-def test_a_stream_that_is_closed_early_frees_the_model(chat, video, monkeypatch):
-    steps = []
-    whole = chat.model.model.language_model.forward
-    monkeypatch.setattr(chat.model.model.language_model, "forward", lambda **inputs: steps.append(1) or whole(**inputs))
+def test_a_stream_that_is_closed_early_or_forgotten_gives_its_memory_back(chat, video):
     opened = chat.open(video)
-    stream = opened.stream("What happens?", max_new_tokens=190)
-    stream.close()
+    expected = opened.ask("What happens?").text
+    board = opened._prefix.board
+    closed = opened.stream("What happens?", max_new_tokens=60)
+    forgotten = opened.stream("What happens?", max_new_tokens=60)
+    for stream in (closed, forgotten):
+        stream._words._round.step()  # one token, which need not be a whole word yet
+    del stream
+    assert len(board._taken(0).branches) == 2
+    closed.close()
+    del forgotten
 
-    assert len(steps) < 190
-
-    assert not stream._words._thread.is_alive()
-    assert opened.ask("What happens?").text
+    assert board._taken(0).branches == {}
+    assert list(closed) == []
+    assert opened.ask("What happens?").text == expected
 
 
 def test_a_fault_while_generating_is_raised_where_the_words_are_read(chat, video, monkeypatch):
     opened = chat.open(video)
-    monkeypatch.setattr(chat.model, "generate", lambda **_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        opened.ask("What happens?")
+    with monkeypatch.context() as patched:
+        patched.setattr(Branches, "extend", lambda *_: 1 / 0)
+        stream = opened.stream("What happens?")
+        with pytest.raises(ZeroDivisionError):
+            next(stream)
+        with pytest.raises(ZeroDivisionError):
+            opened.ask_many(["What happens?", "Who?"])
+
+    assert opened._prefix.board._taken(0).branches == {}
+    assert opened.ask("What happens?").text == chat.open(video).ask("What happens?").text
 
 
 def test_a_temperature_draws_and_a_seed_repeats_the_draw(chat, video):

@@ -1,27 +1,35 @@
-"""Questions about a video: `VideoChat` holds a model, `Video` an opened video, whose frames are encoded once."""
+"""Questions about a video: `VideoChat` holds a model, `Video` a video, which is decoded, encoded and read once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy, deepcopy
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from time import perf_counter
 from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
-from transformers import DynamicCache
 
 from minigpt4_video.errors import UserError
 from minigpt4_video.inference.answer import Answer, Timings
 from minigpt4_video.inference.footage import Footage, take_footage
 from minigpt4_video.inference.loading import find_device, find_model, load_model, load_processor
-from minigpt4_video.inference.words import Words
+from minigpt4_video.inference.words import Choice, Round, Utterance, Words
 from minigpt4_video.instructions import CAPTION_STYLE, Language, Style
 from minigpt4_video.messages import Message, answered, check_messages
+from minigpt4_video.model.branches import Branch, Branches
 from minigpt4_video.model.processing import IMAGE
 from minigpt4_video.planning import Plan
 
-FRAMES_AT_ONCE = 64
+FRAMES_AT_ONCE = 16
 """How many frames the vision tower takes in one go: bounds its memory."""
+
+KEPT_BYTES = 8 * 2**30
+"""Memory that the prefixes of opened videos may take together; whatever it is, one of them is kept."""
+
+QUESTION = "\u241e"
+"""Stands for a question, to see where the tokens of one begin."""
 
 
 class Stream(Iterator[str]):
@@ -31,38 +39,45 @@ class Stream(Iterator[str]):
         self.plan = plan
         self._words = words
         self._frames_took = frames_took
-        self._begun = perf_counter()
-        self._said: list[str] = []
-        self._took = 0.0
 
     def __next__(self) -> str:
-        try:
-            piece = next(self._words)
-        except StopIteration:
-            self._took = self._took or perf_counter() - self._begun
-            raise
-        self._said.append(piece)
-        return piece
+        return next(self._words)
 
     @property
     def answer(self) -> Answer:
         for _ in self:
             pass
-        timings = Timings(self._frames_took, self._words.first_word, self._frames_took + self._took)
-        return Answer("".join(self._said), self._words.confidence, self.plan, timings)
+        return _answer(self._words.utterance, self.plan, self._frames_took)
 
     def close(self) -> None:
         """Stop before the end; the model is free again when this returns."""
         self._words.close()
 
 
+class Prompt(NamedTuple):
+    """A conversation about a video as the model reads it."""
+
+    ids: list[int]
+    plan: Plan
+
+    @property
+    def shows(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """What of the video is in it: frames and their texts."""
+        return self.plan.kept_frames, self.plan.kept_subtitles
+
+
 class VideoChat:
     """A model that answers. Greedy unless a temperature is given; penalties are those stored with the weights."""
 
-    def __init__(self, model: Any, processor: Any, name: str) -> None:
+    def __init__(self, model: Any, processor: Any, name: str, kept_bytes: int = KEPT_BYTES) -> None:
         self.model = model
         self.processor = processor
         self.name = name
+        self.kept_bytes = kept_bytes
+        self.lock = RLock()
+        """Held for every pass through the model, so that threads may share one."""
+        self._videos: list[ref[Video]] = []
+        """Those with a prefix in memory, the last used last."""
 
     @classmethod
     def from_pretrained(
@@ -81,18 +96,30 @@ class VideoChat:
         path: str | Path,
         *,
         subtitles: str | Path = "auto",
+        subtitle_language: str | None = None,
         encoding: str | None = None,
+        speech: str | Path | None = None,
         frames: int | None = None,
         start: float | None = None,
         end: float | None = None,
     ) -> "Video":
         """Decode a video, or a part of it in seconds, and put its subtitles beside its frames.
 
-        `subtitles` is "auto" (a file beside the video, or a track inside it), "off" or a file. Raises MediaError, and
-        PlanError when more `frames` are asked for than the context holds.
+        `subtitles` is "auto" (a file beside the video, else a track inside it, else what is said), "off" or a file;
+        `subtitle_language` ("en", "pt-BR") chooses among files and tracks; `speech` names a speech model, as
+        `find_recogniser` has it, or is "off". Raises MediaError, and PlanError when more `frames` are asked for than
+        the context holds.
         """
         footage = take_footage(
-            path, self.processor, subtitles=subtitles, encoding=encoding, frames=frames, start=start, end=end
+            path,
+            self.processor,
+            subtitles=subtitles,
+            subtitle_language=subtitle_language,
+            encoding=encoding,
+            speech=speech,
+            frames=frames,
+            start=start,
+            end=end,
         )
         return Video(self, footage)
 
@@ -113,12 +140,18 @@ class VideoChat:
         processor = self.with_reserve(max_new_tokens)
         prepared = processor.prepare(messages)
         plan = prepared.plans[0] if prepared.plans else _plan_without_video(processor, prepared.text)
-        begun = perf_counter()
-        seen = {"image_features": self.encode(prepared.frames)} if prepared.frames else {}
-        took = perf_counter() - begun
         settings = self.settings(max_new_tokens, temperature)
-        words = Words(self.model, processor.tokenizer, self.prompt(prepared.text) | seen, settings, seed, _forget)
-        return Stream(words, plan, took)
+        ids = processor.encode(prepared.text)
+        begun = perf_counter()
+        frame_tokens = self.encode(prepared.frames) if prepared.frames else None
+        took = perf_counter() - begun
+        utterance = self.utterance(ids[-1:], settings, seed, begun + took)
+        with self.lock:
+            board = Branches(self.model, 1, len(ids) - 1 + utterance.room)
+            board.begin(0, ids[:-1], frame_tokens)
+        round_ = Round(board)
+        round_.waiting.append((0, utterance))
+        return Stream(Words(round_, utterance, self.lock, _let_go), plan, took)
 
     def with_reserve(self, max_new_tokens: int | None) -> Any:
         """The processor, planning for an answer of that length. Raises UserError where it is not positive."""
@@ -131,18 +164,17 @@ class VideoChat:
         return processor
 
     def encode(self, frames: Sequence[Any]) -> torch.Tensor:
-        """Frames to what the projection takes: (frames, tokens_per_frame, merge_size * vision)."""
+        """Frames to what the language model reads: (frames, tokens_per_frame, hidden)."""
         parts = []
-        with torch.inference_mode():
+        with self.lock, torch.inference_mode():
             for first in range(0, len(frames), FRAMES_AT_ONCE):
                 pixels = self.processor.pixels(frames[first : first + FRAMES_AT_ONCE]).to(self.model.device)
-                parts.append(self.model.model.get_merged_features(pixels))
+                parts.append(self.model.get_image_features(pixels))
             return torch.cat(parts)
 
-    def prompt(self, text: str) -> dict[str, torch.Tensor]:
-        """A literal prompt as the model reads it, (1, sequence), without its frames."""
-        ids = torch.tensor([self.processor.encode(text)], device=self.model.device)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    def utterance(self, ids: Sequence[int], settings: Any, seed: int | None, begun: float) -> Utterance:
+        """An answer to be found, to what the prompt holds behind its prefix; its clock runs since `begun`."""
+        return Utterance(ids, settings, Choice(self.model, settings, seed), self.processor.tokenizer, begun)
 
     def settings(self, max_new_tokens: int | None, temperature: float) -> Any:
         """How to generate: as stored with the weights, but for length, temperature, and beams, which cannot stream."""
@@ -159,9 +191,27 @@ class VideoChat:
             settings.temperature = settings.top_p = settings.top_k = None
         return settings
 
+    def used(self, video: "Video") -> None:
+        """Note that a video's prefix is in use; the longest unused give theirs up where all together take too much."""
+        with self.lock:
+            others = [other for other in self._videos if other() not in (None, video)]
+            self._videos = [*others, ref(video)]
+            held = sum(one.memory for other in self._videos if (one := other()) is not None)
+            for other in others:
+                if held <= self.kept_bytes:
+                    break
+                if (one := other()) is not None:
+                    held -= one.memory
+                    one.forget()
 
-def _forget(tokens: torch.Tensor, cache: Any) -> None:
+
+def _let_go(whole: bool) -> None:
     """What `Words` leaves of a conversation that nobody will go on with."""
+
+
+def _answer(utterance: Utterance, plan: Plan, frames_took: float) -> Answer:
+    timings = Timings(frames_took, utterance.first_word, frames_took + utterance.took)
+    return Answer(utterance.text, utterance.confidence, plan, timings)
 
 
 def _plan_without_video(processor: Any, text: str) -> Plan:
@@ -183,25 +233,38 @@ def _plan_without_video(processor: Any, text: str) -> Plan:
     )
 
 
-class Memory(NamedTuple):
-    """What the language model has already computed of a video and what followed it."""
+class Prefix(NamedTuple):
+    """What the language model has read of a video: the part of the prompt that all questions about it share."""
 
-    tokens: torch.Tensor
-    """(tokens,), placeholders included."""
+    ids: list[int]
     frames: tuple[int, ...]
-    """Which frames the placeholders stood for."""
-    cache: DynamicCache
+    """Which frames the placeholders stand for."""
+    board: Branches
+    """Of one row, which holds it."""
+
+
+class Turn(NamedTuple):
+    """The last answer, with the question before it, as a branch that the next turn may go on from."""
+
+    branch: Branch
+    ids: list[int]
 
 
 class Video:
-    """An opened video. Its frames are encoded with the first question and kept for those after it, and so is what the
-    language model made of them: a further question costs its own words only.
+    """An opened video. Its frames are encoded with the first question and read by the language model then; a further
+    question costs its own words only, and several at once are branches behind the same prefix.
     """
 
     def __init__(self, chat: VideoChat, footage: Footage) -> None:
         self.model = chat
         self.footage = footage
-        self._memory: Memory | None = None
+        self._prefix: Prefix | None = None
+        self._turn: Turn | None = None
+
+    @property
+    def memory(self) -> int:
+        """Bytes that are kept of what the language model has read."""
+        return self._prefix.board.memory if self._prefix else 0
 
     def ask(
         self,
@@ -214,9 +277,35 @@ class Video:
         """One answer. `temperature` 0 always takes the likeliest word; above it `seed` makes the draw repeatable."""
         return self.stream(text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed).answer
 
-    def ask_many(self, texts: Sequence[str], **options: Any) -> list[Answer]:
-        """An answer to each question, none of which knows of the others."""
-        return [self.ask(text, **options) for text in texts]
+    def ask_many(
+        self,
+        texts: Sequence[str],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Answer]:
+        """An answer to each question, none of which knows of the others; the model finds them together.
+
+        They take at most as much memory again as the context window; those beyond that wait for others to end.
+        """
+        settings = self.model.settings(max_new_tokens, temperature)
+        prompts = [self.prompt(self.footage.conversation(text), max_new_tokens) for text in texts]
+        answers: dict[int, Answer] = {}
+        for shows in dict.fromkeys(prompt.shows for prompt in prompts):
+            alike = {number: prompt for number, prompt in enumerate(prompts) if prompt.shows == shows}
+            with self.model.lock:
+                begun = perf_counter()
+                prefix, took = self._read(next(iter(alike.values())), settings.max_new_tokens)
+                common = len(prefix.ids)
+                found = {
+                    number: self.model.utterance(one.ids[common:], settings, seed, begun + took)
+                    for number, one in alike.items()
+                }
+                self._make_room(prefix, sum(one.room for one in found.values()))
+            _answer_all(Round(prefix.board), list(found.values()), self.model.lock)
+            answers |= {number: _answer(one, prompts[number].plan, took) for number, one in found.items()}
+        return [answers[number] for number in range(len(texts))]
 
     def caption(self, style: Style = "brief", language: Language = "en", **options: Any) -> Answer:
         """What the video shows, in a style and a language."""
@@ -243,47 +332,144 @@ class Video:
         seed: int | None = None,
     ) -> Stream:
         """The next turn of a conversation whose only video is this one."""
-        check_messages(messages)
-        prepared = self.footage.prepare(self.model.with_reserve(max_new_tokens), messages)
-        plan = prepared.plans[0]
-        prompt: dict[str, Any] = self.model.prompt(prepared.text)
         settings = self.model.settings(max_new_tokens, temperature)
-        begun = perf_counter()
-        if (cache := self._recall(prompt["input_ids"][0], plan)) is not None:
-            prompt["past_key_values"] = cache
-        else:
-            prompt["image_features"] = self._features[list(plan.kept_frames)]
-        took = perf_counter() - begun
-
-        def remember(tokens: torch.Tensor, cache: Any) -> None:
-            # Other caches cannot be cut back to what the next question has in common with this one.
-            if isinstance(cache, DynamicCache) and not any(cache.is_sliding):
-                self._memory = Memory(tokens, plan.kept_frames, cache)
-
+        prompt = self.prompt(messages, max_new_tokens)
+        with self.model.lock:
+            begun = perf_counter()
+            prefix, took = self._read(prompt, settings.max_new_tokens)
+            behind = prompt.ids[len(prefix.ids) :]
+            branch = self._go_on(prefix, behind)
+            utterance = self.model.utterance(behind[len(branch) if branch else 0 :], settings, seed, begun + took)
+            room = len(behind) + settings.max_new_tokens
+            self._make_room(prefix, room - (branch.room if branch else 0), room)
+            if branch is None:
+                branch = prefix.board.branch(0, room)
+            else:
+                prefix.board.widen(branch, room)
+            utterance.branch = branch
+        round_ = Round(prefix.board)
+        round_.waiting.append((0, utterance))
         return Stream(
-            Words(self.model.model, self.model.processor.tokenizer, prompt, settings, seed, remember), plan, took
+            Words(round_, utterance, self.model.lock, self._keep_turn(prefix, behind, utterance)), prompt.plan, took
         )
 
-    def _recall(self, tokens: torch.Tensor, plan: Plan) -> DynamicCache | None:
-        """The cache of what a prompt has in common with the one before it, when that holds all its frames.
+    def prompt(self, messages: Sequence[Message], max_new_tokens: int | None = None) -> Prompt:
+        """A conversation about this video as token ids. Raises UserError and PlanError."""
+        check_messages(messages)
+        processor = self.model.with_reserve(max_new_tokens)
+        prepared = self.footage.prepare(processor, messages)
+        return Prompt(processor.encode(prepared.text), prepared.plans[0])
 
-        It is handed over: another question that comes while this one is being answered computes everything itself.
-        """
-        memory, self._memory = self._memory, None
-        if memory is None or memory.frames != plan.kept_frames:
-            return None
-        held = memory.cache.get_seq_length()
-        most = min(held, len(tokens) - 1)
-        common = int((memory.tokens[:most] == tokens[:most]).long().cumprod(0).sum())
-        if bool((tokens[common:] == self.model.processor.image_token_id).any()):
-            return None
-        if common < held:
-            memory.cache.crop(common - held)  # negative: how many to drop from the end
-        return memory.cache
+    def shared(self, prompt: Prompt) -> int:
+        """How many tokens of a prompt any other question about the video would begin with too."""
+        placeholder = self.model.processor.image_token_id
+        least = len(prompt.ids) - prompt.ids[::-1].index(placeholder)
+        other = self.prompt(self.footage.conversation(QUESTION), 1)
+        most = _common(prompt.ids[:-1], other.ids)
+        return max(least, most) if other.shows == prompt.shows else least
+
+    def forget(self) -> None:
+        """Give up what the language model has read of the video; the next question reads it again."""
+        with self.model.lock:
+            self._prefix = self._turn = None
+
+    def frame_tokens(self, frames: Sequence[int]) -> torch.Tensor:
+        """What the language model reads of some of the frames: (frames, tokens_per_frame, hidden)."""
+        return self._frame_tokens if len(frames) == len(self._frame_tokens) else self._frame_tokens[list(frames)]
 
     @cached_property
-    def _features(self) -> torch.Tensor:
+    def _frame_tokens(self) -> torch.Tensor:
         return self.model.encode(list(self.footage.clip.frames))
+
+    def _read(self, prompt: Prompt, most: int) -> tuple[Prefix, float]:
+        """The prefix of a prompt, from memory where it is there, and the seconds that frames took."""
+        prefix = self._prefix
+        took = 0.0
+        if prefix is None or prefix.frames != prompt.plan.kept_frames or not _goes_on(prompt.ids, prefix.ids):
+            begun = perf_counter()
+            frame_tokens = self.frame_tokens(prompt.plan.kept_frames)
+            took = perf_counter() - begun
+            self._prefix = self._turn = None  # before the new one takes its memory
+            ids = prompt.ids[: self.shared(prompt)]
+            # What was planned fits the window, so one question at a time needs no more.
+            board = Branches(self.model.model, 1, max(self.model.processor.window, len(prompt.ids) + most))
+            board.begin(0, ids, frame_tokens)
+            prefix = self._prefix = Prefix(ids, prompt.plan.kept_frames, board)
+        self.model.used(self)
+        return prefix, took
+
+    def _go_on(self, prefix: Prefix, behind: Sequence[int]) -> Branch | None:
+        """The branch of the turn before, cut back to what the next one begins with.
+
+        It is handed over: a question that comes while another is being answered reads all of its own words.
+        """
+        turn, self._turn = self._turn, None
+        if turn is None:
+            return None
+        common = _common(behind[:-1], turn.ids[: len(turn.branch)])
+        if common == 0:
+            prefix.board.leave(turn.branch)
+            return None
+        prefix.board.cut(turn.branch, common)
+        return turn.branch
+
+    def _make_room(self, prefix: Prefix, wanted: int, least: int = 0) -> None:
+        """Slots for `wanted` more tokens: up to as many again as the window holds, and in any case for `least`."""
+        board = prefix.board
+        missing = wanted - board.room(0)
+        if missing > 0 and self._turn is not None:
+            board.leave(self._turn.branch)
+            self._turn = None
+            missing = wanted - board.room(0)
+        allowed = 2 * self.model.processor.window - board.slots
+        missing = max(min(missing, allowed), least - board.room(0) if least else 0)
+        if missing > 0:
+            board.grow(board.slots + missing)
+            self.model.used(self)
+
+    def _keep_turn(self, prefix: Prefix, behind: list[int], utterance: Utterance) -> Callable[[bool], None]:
+        """What becomes of a branch when its answer has been read, or is not wanted any more."""
+
+        def left(whole: bool) -> None:
+            branch = utterance.branch
+            assert branch is not None  # it was given one before its first step
+            if not whole or self._prefix is not prefix:
+                prefix.board.leave(branch)
+                return
+            if self._turn is not None:
+                prefix.board.leave(self._turn.branch)
+            prefix.board.widen(branch, len(branch))
+            self._turn = Turn(branch, [*behind, *utterance.tokens])
+
+        return left
+
+
+def _answer_all(round_: Round, utterances: Sequence[Utterance], lock: RLock) -> None:
+    """Find all of some answers about the video in row 0."""
+    round_.waiting += [(0, one) for one in utterances]
+    try:
+        while round_:
+            with lock:
+                if not round_.speaking:  # streams that others have begun and not read may hold what was free
+                    row, first = round_.waiting[0]
+                    round_.board.grow(round_.board.slots + max(0, first.room - round_.board.room(row)))
+                for one in round_.step():
+                    if one.branch is not None:
+                        round_.board.leave(one.branch)
+    finally:
+        with lock:
+            for one in utterances:
+                if one.branch is not None:
+                    round_.board.leave(one.branch)
+
+
+def _common(ids: Sequence[int], others: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    return next((at for at, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b), min(len(ids), len(others)))
+
+
+def _goes_on(ids: Sequence[int], beginning: Sequence[int]) -> bool:
+    return len(ids) > len(beginning) and ids[: len(beginning)] == beginning
 
 
 class Conversation:

@@ -1,103 +1,233 @@
-"""Words as the model finds them."""
+"""Words as the model finds them: how a token is chosen, an answer in the making, and several of them in one pass."""
 
-from collections.abc import Callable, Iterator
-from threading import Event, Thread
+from collections.abc import Callable, Iterator, Sequence
+from threading import RLock
 from time import perf_counter
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TextStreamer,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from minigpt4_video.model.branches import Branch, Branches
 
 
-class _StopWhenLeft(StoppingCriteria):  # type: ignore[misc]
-    """Ends generation at the next token when nobody listens any more."""
+class Choice:
+    """How the next token of one answer is chosen; penalties count the answer's own tokens, never the prompt's.
 
-    def __init__(self, left: Event) -> None:
-        self.left = left
+    Each answer draws from random numbers of its own, so that a draw does not depend on what else is being answered.
+    """
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return torch.full((input_ids.shape[0],), self.left.is_set(), dtype=torch.bool, device=input_ids.device)
+    def __init__(self, model: Any, settings: GenerationConfig, seed: int | None) -> None:
+        self.processors = LogitsProcessorList()
+        if settings.repetition_penalty not in (None, 1.0):
+            self.processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+        if settings.no_repeat_ngram_size:
+            self.processors.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
+        placeholder = model.config.image_token_id
+        device = model.lm_head.weight.device
+        if placeholder < model.lm_head.out_features:
+            self.processors.append(SuppressTokensLogitsProcessor([placeholder], device=device))
+        self.generator = None
+        if settings.do_sample:
+            self.generator = torch.Generator(device)
+            if seed is None:
+                self.generator.seed()
+            else:
+                self.generator.manual_seed(seed)
+            self.processors.append(TemperatureLogitsWarper(settings.temperature))
+            if settings.top_k:
+                self.processors.append(TopKLogitsWarper(settings.top_k))
+            if settings.top_p is not None and settings.top_p < 1:
+                self.processors.append(TopPLogitsWarper(settings.top_p))
+            if settings.min_p is not None:
+                self.processors.append(MinPLogitsWarper(settings.min_p))
+
+    @property
+    def takes_the_likeliest(self) -> bool:
+        """Whether the logits need no further look than for their greatest."""
+        return not self.processors and self.generator is None
+
+    def __call__(self, said: Sequence[int], logits: torch.Tensor) -> int:
+        """The token after those that were `said`, from (vocabulary,) logits."""
+        ids = torch.tensor([said], dtype=torch.long, device=logits.device)
+        scores = self.processors(ids, logits[None].float())
+        if self.generator is None:
+            return int(scores.argmax())
+        return int(torch.multinomial(scores.softmax(-1), 1, generator=self.generator))
+
+
+class _Pieces(TextStreamer):  # type: ignore[misc]
+    """Tokens to whole words, without empty pieces and without space before the first and after the last word."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(tokenizer, skip_special_tokens=True)
+        self.ready: list[str] = []
+        self._space = ""
+        self._begun = False
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        text = self._space + text
+        if not self._begun:
+            text = text.lstrip()
+        kept = text.rstrip()
+        self._space = text[len(kept) :]
+        if kept:
+            self._begun = True
+            self.ready.append(kept)
+
+
+class Utterance:
+    """An answer in the making."""
+
+    def __init__(
+        self, ids: Sequence[int], settings: GenerationConfig, choice: Choice, tokenizer: Any, begun: float
+    ) -> None:
+        self.pending = list(ids)
+        """What the model is to read next: what the prompt holds behind its prefix, then each new token."""
+        self.room = len(ids) + settings.max_new_tokens
+        """Tokens its branch may come to hold."""
+        self.branch: Branch | None = None
+        self.tokens: list[int] = []
+        self.finished = False
+        self.first_word = 0.0
+        """Seconds from `begun` until the first token."""
+        self.took = 0.0
+        """Seconds until the last one."""
+        self._choice = choice
+        self._most = settings.max_new_tokens
+        ends = settings.eos_token_id
+        self._ends = set(ends) if isinstance(ends, list) else {ends}
+        self._pieces = _Pieces(tokenizer)
+        self._certainty = 0.0
+        self._begun = begun
+
+    @property
+    def confidence(self) -> float:
+        """Mean log-probability of the tokens, the end token among them, under the model's own distribution."""
+        return self._certainty / len(self.tokens) if self.tokens else 0.0
+
+    @property
+    def text(self) -> str:
+        """What has been said so far."""
+        return "".join(self._pieces.ready)
+
+    def piece(self, number: int) -> str | None:
+        """A piece of the text, None where it has not been said yet."""
+        return self._pieces.ready[number] if number < len(self._pieces.ready) else None
+
+    def choose(self, logits: torch.Tensor, likeliest: int) -> int:
+        return likeliest if self._choice.takes_the_likeliest else self._choice(self.tokens, logits)
+
+    def take(self, token: int, log_probability: float) -> None:
+        """Say one more token."""
+        self.tokens.append(token)
+        self.pending = [token]
+        self._certainty += log_probability
+        self.took = perf_counter() - self._begun
+        self.first_word = self.first_word or self.took
+        self._pieces.put(torch.tensor([token]))
+        if token in self._ends or len(self.tokens) >= self._most:
+            self.finished = True
+            self._pieces.end()
+
+
+class Round:
+    """Answers that are found together, a token of each in every pass: a finished one leaves, a waiting one enters."""
+
+    def __init__(self, board: Branches) -> None:
+        self.board = board
+        self.waiting: list[tuple[int, Utterance]] = []
+        """Each with the row of its prefix."""
+        self.speaking: list[Utterance] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.waiting or self.speaking)
+
+    def step(self) -> list[Utterance]:
+        """Read the questions there is room for, then one token further in every other answer; which have finished.
+
+        What has finished keeps its branch until it is made to leave.
+        """
+        speaking = self.speaking
+        for row, entering in self._admit().items():
+            self._read(entering)  # row by row: beside questions of another length, padding would be read too
+            self.speaking = self.speaking + entering
+            self.waiting = [(at, one) for at, one in self.waiting if at != row or one not in entering]
+        if speaking:
+            self._read(speaking)
+        finished = [one for one in self.speaking if one.finished]
+        self.speaking = [one for one in self.speaking if not one.finished]
+        return finished
+
+    def _admit(self) -> dict[int, list[Utterance]]:
+        """Those for whom there is room, by row, in the order in which they came."""
+        admitted: dict[int, list[Utterance]] = {}
+        full: set[int] = set()
+        for row, one in self.waiting:
+            if row in full:
+                continue
+            if one.branch is None:
+                if one.room > self.board.room(row):
+                    full.add(row)
+                    continue
+                one.branch = self.board.branch(row, one.room)
+            admitted.setdefault(row, []).append(one)
+        return admitted
+
+    def _read(self, ones: Sequence[Utterance]) -> None:
+        with torch.inference_mode():
+            logits = self.board.extend([(one.branch, one.pending) for one in ones if one.branch is not None])
+            likeliest = logits.argmax(-1).tolist()
+            tokens = [one.choose(row, best) for one, row, best in zip(ones, logits, likeliest, strict=True)]
+            chosen = torch.tensor(tokens, device=logits.device)[:, None]
+            certainty = logits.float().log_softmax(-1).gather(-1, chosen)[:, 0].tolist()
+        for one, token, log_probability in zip(ones, tokens, certainty, strict=True):
+            one.take(token, log_probability)
 
 
 class Words(Iterator[str]):
-    """The pieces of one answer, computed in a second thread while they are read.
-
-    When they are exhausted, `confidence` and `first_word` are there. `close()` ends the computation early. `done` is
-    given the whole sequence (tokens,) and the cache it left.
+    """The pieces of one answer, each computed when it is asked for. `left` is called once, at the end or at `close`,
+    with whether the answer is whole.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        inputs: dict[str, Any],
-        settings: GenerationConfig,
-        seed: int | None,
-        done: Callable[[torch.Tensor, Any], None],
-    ) -> None:
-        self.first_word = 0.0
-        """Seconds until the first word."""
-        self.confidence = 0.0
-        """Mean log-probability of the tokens, the end token among them, under the model's own distribution."""
-        self._done = done
-        self._streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self._left = Event()
-        self._fault: BaseException | None = None
-        self._begun = perf_counter()
-        self._pieces = self._clean()
-        self._thread = Thread(target=self._work, args=(model, inputs, settings, seed), daemon=True)
-        self._thread.start()
+    def __init__(self, round_: Round, utterance: Utterance, lock: RLock, left: Callable[[bool], None]) -> None:
+        self.utterance = utterance
+        self._round = round_
+        self._lock = lock
+        self._left: Callable[[bool], None] | None = left
+        self._given = 0
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        while (piece := self.utterance.piece(self._given)) is None:
+            if self.utterance.finished or self._left is None:
+                self.close()
+                raise StopIteration
+            with self._lock:
+                try:
+                    self._round.step()
+                except BaseException:
+                    self.close()
+                    raise
+        self._given += 1
+        return piece
 
     def close(self) -> None:
-        self._left.set()
-        self._thread.join()
+        """Say no more; what the answer took of the memory is free again."""
+        with self._lock:
+            left, self._left = self._left, None
+            if left is not None:
+                left(self.utterance.finished)
 
-    def _clean(self) -> Iterator[str]:
-        """The streamer's pieces without empty ones and without the space before the first and after the last word."""
-        waiting = ""
-        begun = False
-        for piece in self._streamer:
-            if not begun and not self.first_word:
-                self.first_word = perf_counter() - self._begun
-            piece = waiting + piece
-            waiting = ""
-            if not begun:
-                piece = piece.lstrip()
-            kept = piece.rstrip()
-            waiting = piece[len(kept) :]
-            if kept:
-                begun = True
-                yield kept
-        self._thread.join()
-        if self._fault is not None:
-            raise self._fault
-
-    def _work(self, model: Any, inputs: dict[str, Any], settings: GenerationConfig, seed: int | None) -> None:
-        try:
-            devices = [model.device] if model.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=devices), torch.inference_mode():
-                if seed is not None:
-                    torch.manual_seed(seed)
-                made = model.generate(
-                    **inputs,
-                    generation_config=settings,
-                    streamer=self._streamer,
-                    stopping_criteria=StoppingCriteriaList([_StopWhenLeft(self._left)]),
-                    return_dict_in_generate=True,
-                    output_logits=True,
-                )
-            self.confidence = _mean_log_probability(made.logits, made.sequences[0, inputs["input_ids"].shape[1] :])
-            self._done(made.sequences[0], made.past_key_values)
-        except BaseException as error:  # raised again where the pieces are read
-            self._fault = error
-        finally:
-            self._streamer.end()
-
-
-def _mean_log_probability(logits: tuple[torch.Tensor, ...], tokens: torch.Tensor) -> float:
-    """Of (1, vocabulary) logits a step before any penalty or temperature, and the (steps,) tokens that were taken."""
-    chosen = [step[0].float().log_softmax(-1)[token] for step, token in zip(logits, tokens, strict=True)]
-    return float(torch.stack(chosen).mean()) if chosen else 0.0
+    def __del__(self) -> None:
+        self.close()

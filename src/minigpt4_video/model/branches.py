@@ -260,9 +260,9 @@ class Branches:
         with torch.inference_mode():
             for layer in self._layers:
                 layer.grow(slots)
-            more = (0, slots - self.slots)
-            self._branch = torch.nn.functional.pad(self._branch, more, value=NOWHERE)
-            self._position = torch.nn.functional.pad(self._position, more)
+        more = (0, slots - self.slots)
+        self._branch = torch.nn.functional.pad(self._branch, more, value=NOWHERE)
+        self._position = torch.nn.functional.pad(self._position, more)
         for row in self._rows:
             if row is not None:
                 row.free += added  # higher than all in the heap, so it stays one
