@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from typer import Argument, Option
 
 from minigpt4_video.cli import options
 from minigpt4_video.cli.output import note, quiet, say, say_json
+from minigpt4_video.cli.subtitles import check_savable, write_subtitles
 from minigpt4_video.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ def ask(
     question: Annotated[str, Argument(help="What you want to know.", show_default=False)],
     model: options.Model = "tiny",
     subtitles: options.Subtitles = "auto",
+    subtitle_language: options.SubtitleLanguage = None,
     encoding: options.Encoding = None,
+    speech: options.Speech = None,
+    save_subtitles: options.SaveSubtitles = None,
     frames: options.Frames = None,
     json: options.Json = False,
     report: ReportFile = None,
@@ -42,21 +46,8 @@ def ask(
     """
     if not question.strip():
         raise UserError("the question is empty; write what you want to know, in quotation marks")
-    _answer(
-        video,
-        question,
-        model,
-        subtitles,
-        encoding,
-        frames,
-        json,
-        report,
-        device,
-        dtype,
-        max_new_tokens,
-        temperature,
-        seed,
-    )
+    taken = _Taken(video, subtitles, subtitle_language, encoding, speech, save_subtitles, frames)
+    _answer(taken, question, model, device, dtype, json, report, max_new_tokens, temperature, seed)
 
 
 def caption(
@@ -65,7 +56,10 @@ def caption(
     language: Annotated[Literal["en", "zh"], Option(help="English or Chinese.")] = "en",
     model: options.Model = "tiny",
     subtitles: options.Subtitles = "auto",
+    subtitle_language: options.SubtitleLanguage = None,
     encoding: options.Encoding = None,
+    speech: options.Speech = None,
+    save_subtitles: options.SaveSubtitles = None,
     frames: options.Frames = None,
     json: options.Json = False,
     report: ReportFile = None,
@@ -84,28 +78,18 @@ def caption(
     from minigpt4_video.instructions import CAPTION_STYLE
 
     request = CAPTION_STYLE[language][style]
-    _answer(
-        video,
-        request,
-        model,
-        subtitles,
-        encoding,
-        frames,
-        json,
-        report,
-        device,
-        dtype,
-        max_new_tokens,
-        temperature,
-        seed,
-    )
+    taken = _Taken(video, subtitles, subtitle_language, encoding, speech, save_subtitles, frames)
+    _answer(taken, request, model, device, dtype, json, report, max_new_tokens, temperature, seed)
 
 
 def chat(
     video: options.VideoFile,
     model: options.Model = "tiny",
     subtitles: options.Subtitles = "auto",
+    subtitle_language: options.SubtitleLanguage = None,
     encoding: options.Encoding = None,
+    speech: options.Speech = None,
+    save_subtitles: options.SaveSubtitles = None,
     frames: options.Frames = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -120,7 +104,8 @@ def chat(
     \b
     minigpt4-video chat clip.mp4
     """
-    opened = _open(video, model, subtitles, encoding, frames, device, dtype)
+    taken = _Taken(video, subtitles, subtitle_language, encoding, speech, save_subtitles, frames)
+    opened = _open(taken, model, device, dtype)
     _introduce(opened)
     conversation = opened.chat()
     while line := _next_line():
@@ -145,34 +130,52 @@ def _next_line() -> str:
     return sys.stdin.readline()
 
 
-def _open(
-    video: Path, model: str, subtitles: str, encoding: str | None, frames: int | None, device: str, dtype: str
-) -> "Video":
+class _Taken(NamedTuple):
+    """A video and what is to be taken from it."""
+
+    path: Path
+    subtitles: str
+    subtitle_language: str | None
+    encoding: str | None
+    speech: str | None
+    save_subtitles: Path | None
+    frames: int | None
+
+
+def _open(taken: _Taken, model: str, device: str, dtype: str) -> "Video":
     from minigpt4_video.media import probe
 
-    probe(video)  # a wrong file is told at once, before torch and the weights are loaded
+    check_savable(taken.save_subtitles)
+    probe(taken.path)  # a wrong file is told at once, before torch and the weights are loaded
     quiet()
     from minigpt4_video.inference import VideoChat
 
     chat = VideoChat.from_pretrained(model, device=device, dtype=dtype)
-    return chat.open(video, subtitles=subtitles, encoding=encoding, frames=frames)
+    video = chat.open(
+        taken.path,
+        subtitles=taken.subtitles,
+        subtitle_language=taken.subtitle_language,
+        encoding=taken.encoding,
+        speech=taken.speech,
+        frames=taken.frames,
+    )
+    write_subtitles(taken.save_subtitles, video.footage)
+    return video
 
 
 def _introduce(video: "Video") -> None:
-    note(f"model: {video.model.name} on {video.model.model.device}; subtitles: {video.footage.said_in or 'none'}")
+    said = video.footage.said_in or f"none ({video.footage.unsaid})"
+    note(f"model: {video.model.name} on {video.model.model.device}; subtitles: {said}")
 
 
 def _answer(
-    path: Path,
+    taken: _Taken,
     question: str,
     model: str,
-    subtitles: str,
-    encoding: str | None,
-    frames: int | None,
-    json: bool,
-    report: Path | None,
     device: str,
     dtype: str,
+    json: bool,
+    report: Path | None,
     max_new_tokens: int | None,
     temperature: float,
     seed: int | None,
@@ -181,7 +184,7 @@ def _answer(
         from minigpt4_video.inference.writing import check_writable
 
         check_writable(report)
-    video = _open(path, model, subtitles, encoding, frames, device, dtype)
+    video = _open(taken, model, device, dtype)
     plan = video.plan(question, max_new_tokens=max_new_tokens)
     _introduce(video)
     for sentence in plan.left_out:
@@ -196,7 +199,7 @@ def _answer(
     answer = stream.answer
     if json:
         say_json(
-            {"video": str(path), "question": question, "model": model, "subtitles": video.footage.said_in}
+            {"video": str(taken.path), "question": question, "model": model, "subtitles": video.footage.said_in}
             | answer.as_json()
         )
     else:

@@ -8,6 +8,7 @@ from typer import Option
 
 from minigpt4_video.cli import options
 from minigpt4_video.cli.output import note, quiet, say_json, visible
+from minigpt4_video.cli.subtitles import check_savable, write_subtitles
 
 if TYPE_CHECKING:
     from minigpt4_video.inference.footage import Footage
@@ -18,7 +19,10 @@ def inspect(
     video: options.VideoFile,
     model: options.Model = "tiny",
     subtitles: options.Subtitles = "auto",
+    subtitle_language: options.SubtitleLanguage = None,
     encoding: options.Encoding = None,
+    speech: options.Speech = None,
+    save_subtitles: options.SaveSubtitles = None,
     frames: options.Frames = None,
     question: Annotated[
         str | None, Option(help="Plan for this question [default: a short one].", show_default=False)
@@ -39,6 +43,7 @@ def inspect(
 
     if sheet is not None:
         check_writable(sheet)
+    check_savable(save_subtitles)
     probe(video)  # a wrong file is told at once, before transformers is loaded
     quiet()
     from minigpt4_video.inference.contact_sheet import FRAME_WIDTH, draw_sheet
@@ -46,7 +51,16 @@ def inspect(
     from minigpt4_video.inference.loading import find_model, load_processor
 
     processor = load_processor(find_model(model))
-    footage = take_footage(video, processor, subtitles=subtitles, encoding=encoding, frames=frames)
+    footage = take_footage(
+        video,
+        processor,
+        subtitles=subtitles,
+        subtitle_language=subtitle_language,
+        encoding=encoding,
+        speech=speech,
+        frames=frames,
+    )
+    write_subtitles(save_subtitles, footage)
     plan = footage.plan(processor, question)
     if sheet is not None:
         drawn = draw_sheet(footage.thumbnails(FRAME_WIDTH).frames, list(footage.clip.times), footage.texts)
@@ -61,11 +75,16 @@ def inspect(
 
 
 def _as_json(footage: "Footage", plan: "Plan", model: str) -> dict[str, object]:
+    from minigpt4_video.media import find_beside
+
     kept = set(plan.kept_frames)
     return {
         "video": str(footage.path),
         "streams": asdict(footage.info),
         "subtitles": footage.said_in,
+        "subtitle_files": [
+            {"file": str(found.path), "language": found.language} for found in find_beside(footage.path)
+        ],
         "frames": [
             {"time": round(float(time), 6), "subtitle": text, "kept": index in kept}
             for index, (time, text) in enumerate(zip(footage.clip.times, footage.texts, strict=True))
@@ -73,6 +92,21 @@ def _as_json(footage: "Footage", plan: "Plan", model: str) -> dict[str, object]:
         "model": model,
         "plan": asdict(plan),
     }
+
+
+def _choices(footage: "Footage") -> str:
+    """The subtitle files beside a video and the tracks in it, in words."""
+    from minigpt4_video.media import find_beside
+
+    files = [
+        found.path.name + (f" ({found.language})" if found.language else "") for found in find_beside(footage.path)
+    ]
+    tracks = [
+        f"track {track.number} ({', '.join(filter(None, [track.language, track.codec]))}"
+        f"{'' if track.is_text else ', pictures of text'})"
+        for track in footage.info.subtitle_tracks
+    ]
+    return ", ".join([*files, *tracks]) or "none"
 
 
 def _print(footage: "Footage", plan: "Plan", model: str) -> None:
@@ -85,6 +119,7 @@ def _print(footage: "Footage", plan: "Plan", model: str) -> None:
     console = Console(soft_wrap=False, highlight=False)
     console.print(Text(visible(footage.path.name), style="bold"), soft_wrap=True)
     console.print(Text(visible(footage.facts())), soft_wrap=True)
+    console.print(Text(visible(f"subtitles to choose from: {_choices(footage)}")), soft_wrap=True)
     rows = Table("frame", "time", "subtitle", box=None, pad_edge=False, header_style="dim")
     kept = dict(zip(plan.kept_frames, plan.kept_subtitles, strict=True))
     for index, (time, text) in enumerate(zip(footage.clip.times, footage.texts, strict=True)):

@@ -21,7 +21,25 @@ MaxNewTokens = Annotated[
     int | None, Option(min=1, help="Longest answer, in tokens [default: the model's own].", show_default=False)
 ]
 Temperature = Annotated[float, Option(min=0.0, help="0 always takes the likeliest word; higher is more varied.")]
-Subtitles = Annotated[str, Option(help="auto: a file beside the video or a track inside it; off; or a file.")]
+Subtitles = Annotated[
+    str, Option(help="auto: a file beside the video, else a track inside it, else its speech; off; or a file.")
+]
+SubtitleLanguage = Annotated[
+    str | None,
+    Option(metavar="CODE", help="Take files and tracks in this language first: en, zh, pt-BR.", show_default=False),
+]
+Speech = Annotated[
+    str | None,
+    Option(
+        metavar="MODEL",
+        envvar="MINIGPT4_VIDEO_SPEECH",
+        help="Speech model: a folder, a name on the hub, pocketsphinx, or off [default: one that is on this machine].",
+        show_default=False,
+    ),
+]
+SaveSubtitles = Annotated[
+    Path | None, Option(metavar="FILE.vtt", help="Write the subtitles, or the speech, to a file.", show_default=False)
+]
 Encoding = Annotated[
     str | None, Option(help="Character encoding of the subtitle file [default: detected].", show_default=False)
 ]

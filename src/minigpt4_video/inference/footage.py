@@ -1,17 +1,20 @@
 """What is taken from a video file before a model sees it: frames, a text for each, and the plan among them."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from minigpt4_video.errors import PlanError, UserError
+from minigpt4_video.errors import MediaError, PlanError, UserError
 from minigpt4_video.instructions import CAPTION_STYLE
 from minigpt4_video.media import (
     Clip,
     Cue,
+    SubtitleSource,
     VideoInfo,
     align,
     find_subtitles,
+    lines,
     probe,
     read_clip,
     read_frames,
@@ -20,12 +23,22 @@ from minigpt4_video.media import (
 from minigpt4_video.messages import Message, question
 from minigpt4_video.planning import Plan
 
+logger = logging.getLogger(__name__)
+
+
+class Said(NamedTuple):
+    """The subtitles of a video and where they come from, or why there are none."""
+
+    cues: Sequence[Cue] = ()
+    source: str = ""
+    missing: str = ""
+
 
 class Footage:
     """A video's sampled frames with a text for each, before a plan chooses among them. Needs no weights."""
 
     def __init__(
-        self, path: Path, info: VideoInfo, clip: Clip, texts: Sequence[str], said_in: str, asked: int | None
+        self, path: Path, info: VideoInfo, clip: Clip, texts: Sequence[str], said: "Said", asked: int | None
     ) -> None:
         self.path = path
         self.info = info
@@ -33,8 +46,12 @@ class Footage:
         """At the size the model wants."""
         self.texts = list(texts)
         """One a frame, "" for none."""
-        self.said_in = said_in
+        self.cues = said.cues
+        """All subtitles of the file, with their times."""
+        self.said_in = said.source
         """Where the subtitles were found, in words; "" without."""
+        self.unsaid = said.missing
+        """Why there are none, in words; "" with subtitles."""
         self.asked = asked
         """The number of frames that was asked for by name."""
 
@@ -87,7 +104,9 @@ def take_footage(
     processor: Any,
     *,
     subtitles: str | Path = "auto",
+    subtitle_language: str | None = None,
     encoding: str | None = None,
+    speech: str | Path | None = None,
     frames: int | None = None,
     start: float | None = None,
     end: float | None = None,
@@ -97,15 +116,15 @@ def take_footage(
     if frames is not None and frames < 1:
         raise UserError(f"{frames} frames were asked for; ask for at least 1")
     info = probe(path)
-    cues, said_in = _cues(path, subtitles, encoding)
     if frames is not None:
         most = (processor.window - processor.answer_reserve) // processor.tokens_per_frame
         if min(frames, info.frames or frames) > most:
             raise _too_many(frames, most, processor.window)
+    said = _said(path, info, subtitles, subtitle_language, encoding, speech)
     size = (processor.image_size, processor.image_size)
     clip = read_clip(path, frames or processor.frames, start=start, end=end, size=size)
-    cues = [cue for cue in cues if cue.end > (start or 0.0) and (end is None or cue.start < end)]
-    return Footage(path, info, clip, align(cues, clip.times), said_in, frames)
+    cues = [cue for cue in said.cues if cue.end > (start or 0.0) and (end is None or cue.start < end)]
+    return Footage(path, info, clip, align(cues, clip.times), said, frames)
 
 
 def _too_many(asked: int, held: int, window: int) -> PlanError:
@@ -115,16 +134,47 @@ def _too_many(asked: int, held: int, window: int) -> PlanError:
     )
 
 
-def _cues(path: Path, subtitles: str | Path, encoding: str | None) -> tuple[list[Cue], str]:
-    """The cues of a video and where they were found."""
+def _said(
+    path: Path,
+    info: VideoInfo,
+    subtitles: str | Path,
+    language: str | None,
+    encoding: str | None,
+    speech: str | Path | None,
+) -> Said:
     if subtitles == "off":
-        return [], ""
+        return Said(missing="none wanted")
     if subtitles != "auto":
-        return list(read_subtitles(subtitles, encoding=encoding)), Path(subtitles).name
-    source = find_subtitles(path)
-    if source is None:
-        return [], ""
-    cues = list(read_subtitles(source.path, track=source.track, encoding=encoding))
+        return Said(read_subtitles(subtitles, encoding=encoding, fps=info.fps), Path(subtitles).name)
+    source = find_subtitles(path, language)
+    if source is not None:
+        try:
+            return Said(read_subtitles(source.path, source.track, encoding, info.fps), _name(source))
+        except MediaError as error:
+            if encoding is not None:  # named by the person, who may have mistaken it
+                raise
+            logger.warning("%s", error)
+    return _heard(path, info, language, speech)
+
+
+def _name(source: SubtitleSource) -> str:
     if source.track is None:
-        return cues, source.path.name
-    return cues, f"track {source.track}" + (f" ({source.language})" if source.language else "")
+        return source.path.name
+    return f"track {source.track}" + (f" ({source.language})" if source.language else "")
+
+
+def _heard(path: Path, info: VideoInfo, language: str | None, speech: str | Path | None) -> Said:
+    """What is said in a video, where it has sound and a recogniser is at hand."""
+    if not info.has_audio:
+        return Said(missing="no file beside the video, no track in it, and no sound")
+    if speech == "off":
+        return Said(missing="no file beside the video and no track in it")
+    from minigpt4_video.inference.speech import find_recogniser, hear
+
+    recogniser = find_recogniser(speech)
+    if recogniser is None:
+        return Said(missing="no file beside the video, no track in it, and no speech model (--speech names one)")
+    words = hear(path, recogniser, language)
+    if not words:
+        return Said(missing=f"no words heard ({recogniser.name})")
+    return Said(lines(words), f"speech ({recogniser.name})")

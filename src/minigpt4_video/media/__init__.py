@@ -6,7 +6,8 @@ from minigpt4_video.media.guarded import Limits, probe_guarded, read_clip_guarde
 from minigpt4_video.media.probing import SubtitleTrack, VideoInfo, probe
 from minigpt4_video.media.remote import SourceRules, source_file
 from minigpt4_video.media.sampling import sample_times
-from minigpt4_video.media.subtitles import SubtitleSource, find_subtitles, read_subtitles
+from minigpt4_video.media.subtitles import SubtitleSource, as_webvtt, find_beside, find_subtitles, read_subtitles
+from minigpt4_video.media.transcription import Recogniser, lines, transcribe
 from minigpt4_video.media.video import Clip, read_clip, read_frames, unique_frames
 
 __all__ = [
@@ -14,12 +15,16 @@ __all__ = [
     "Cue",
     "Limits",
     "MediaError",
+    "Recogniser",
     "SourceRules",
     "SubtitleSource",
     "SubtitleTrack",
     "VideoInfo",
     "align",
+    "as_webvtt",
+    "find_beside",
     "find_subtitles",
+    "lines",
     "probe",
     "probe_guarded",
     "read_clip",
@@ -29,5 +34,6 @@ __all__ = [
     "read_subtitles_guarded",
     "sample_times",
     "source_file",
+    "transcribe",
     "unique_frames",
 ]

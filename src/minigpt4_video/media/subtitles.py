@@ -16,6 +16,7 @@ from charset_normalizer import from_bytes
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue
+from minigpt4_video.media.decoding import video_stream
 from minigpt4_video.media.probing import subtitle_tracks
 from minigpt4_video.media.sources import DECODER_ERRORS, check_file, open_media, shown
 
@@ -74,30 +75,36 @@ def find_subtitles(video: str | PathLike[str], language: str | None = None) -> S
     whose name tells no language, English, and the others by their names; of tracks the first.
     """
     file = Path(video)
-    beside = []
+    beside = find_beside(file, language)
+    if beside and (language is None or is_in(beside[0].language, language)):
+        return beside[0]
+    with open_media(file) as container:
+        tracks = [track for track in subtitle_tracks(container) if track.is_text]
+    track = next((track for track in tracks if is_in(track.language, language)), None)
+    if track is None and beside:
+        return beside[0]
+    track = track or next(iter(tracks), None)
+    return None if track is None else SubtitleSource(file, track.number, track.language)
+
+
+def find_beside(video: str | PathLike[str], language: str | None = None) -> list[SubtitleSource]:
+    """The subtitle files that belong to a video by their names, the one to take first."""
+    file = Path(video)
+    found = []
     for candidate in _neighbours(file):
         suffix = candidate.suffix.lower()
         stem = candidate.name[: -len(suffix)]
         marked = stem.removeprefix(file.stem)
         if stem == file.stem:
-            beside.append(((1, "", SUFFIXES.index(suffix)), SubtitleSource(candidate, None, None)))
+            found.append(((1, "", SUFFIXES.index(suffix)), SubtitleSource(candidate, None, None)))
         elif stem.startswith(file.stem) and LANGUAGE.fullmatch(marked):
             name = marked[1:]
-            order = 0 if _is_in(name, language) else 2 if _is_in(name, "en") else 3
-            beside.append(((order, name, SUFFIXES.index(suffix)), SubtitleSource(candidate, None, name)))
-    best = min(beside, default=None)
-    if best is not None and (language is None or best[0][0] == 0):
-        return best[1]
-    with open_media(file) as container:
-        tracks = [track for track in subtitle_tracks(container) if track.is_text]
-    track = next((track for track in tracks if _is_in(track.language, language)), None)
-    if track is None and best is not None:
-        return best[1]
-    track = track or next(iter(tracks), None)
-    return None if track is None else SubtitleSource(file, track.number, track.language)
+            order = 0 if is_in(name, language) else 2 if is_in(name, "en") else 3
+            found.append(((order, name, SUFFIXES.index(suffix)), SubtitleSource(candidate, None, name)))
+    return [source for _, source in sorted(found)]
 
 
-def _is_in(name: str | None, language: str | None) -> bool:
+def is_in(name: str | None, language: str | None) -> bool:
     """Whether `name`, as "en", "eng", "en-US" or "eng.forced", means `language`."""
     if name is None or language is None:
         return False
@@ -139,6 +146,20 @@ def read_subtitles(
     if not cues:
         raise MediaError(f"{shown(file)} holds no subtitle that can be read; use an .srt, .vtt, .ass or .sub file.")
     return cues
+
+
+def as_webvtt(cues: Iterable[Cue]) -> str:
+    """Cues as the text of a .vtt file; `read_subtitles` gives them back, in thousandths of a second."""
+    blocks = ["WEBVTT\n"]
+    for start, end, text in cues:
+        words = html.escape(" ".join(text.split()), quote=False)
+        blocks.append(f"{_clock(start)} --> {_clock(end)}\n{words}\n")
+    return "\n".join(blocks)
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds * 1000)
+    return f"{whole // 3_600_000:02}:{whole // 60_000 % 60:02}:{whole // 1000 % 60:02}.{whole % 1000:03}"
 
 
 def _is_binary(file: Path) -> bool:
@@ -278,7 +299,7 @@ def _cues_of_track(file: Path, track: int | None) -> list[Cue]:
                 f"Subtitle track {track} of {shown(file)} holds pictures of text ({tracks[track].codec}); name another."
             )
         stream = container.streams.subtitles[track]
-        begin = _beginning(container)
+        begin = beginning(container, file)
         cues = []
         try:
             for packet in container.demux(stream):
@@ -305,10 +326,13 @@ def _packet_texts(packet: av.Packet) -> list[str]:
     return texts
 
 
-def _beginning(container: av.container.InputContainer) -> float:
-    """Seconds of the first picture, from which a video's times are counted."""
-    starts = [stream.start_time * stream.time_base for stream in container.streams.video if stream.start_time]
-    return float(min(starts)) if starts else 0.0
+def beginning(container: av.container.InputContainer, file: Path) -> float:
+    """Seconds of the first picture, from which a video's times are counted; 0 where nothing can be seen."""
+    try:
+        stream = video_stream(container, file)
+    except MediaError:
+        return 0.0
+    return 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
 
 
 def _sorted(cues: Iterable[Cue]) -> list[Cue]:

@@ -502,10 +502,20 @@ def _cues(subtitles: Any, source: Any) -> list[Cue]:
             cue if isinstance(cue, Cue) else Cue(float(cue["start"]), float(cue["end"]), str(cue["text"]))
             for cue in subtitles
         ]
+    is_file = isinstance(source, (str, PathLike))
     if subtitles != "auto":
-        return read_subtitles(subtitles)
-    found = find_subtitles(source) if isinstance(source, (str, PathLike)) else None
-    return [] if found is None else read_subtitles(found.path, track=found.track)
+        return read_subtitles(subtitles, fps=_rate(source, subtitles) if is_file else None)
+    found = find_subtitles(source) if is_file else None
+    if found is None:
+        return []
+    return read_subtitles(found.path, track=found.track, fps=_rate(source, found.path))
+
+
+def _rate(video: str | PathLike[str], subtitles: str | PathLike[str]) -> float | None:
+    """Frames a second, for subtitles of the kind that counts them; None for the others, which need no look."""
+    from minigpt4_video.media import probe
+
+    return probe(video).fps if str(subtitles).lower().endswith(".sub") else None
 
 
 def _is_frame(value: Any) -> bool:
