@@ -43,6 +43,11 @@ def tolerance_of(stream: av.VideoStream) -> float:
     return min(0.5 * float(stream.time_base or 0), 0.0005) + 1e-9
 
 
+def counts_decoding_time(container: av.container.InputContainer) -> bool:
+    """Whether frames have decoding times only: AVI holds no other, and FFmpeg invents the rest."""
+    return bool(container.format.name == "avi")
+
+
 class Decoder:
     """Decodes a stream from where it is, over damaged pieces; `damaged` tells whether there were any."""
 
@@ -91,12 +96,12 @@ class Clock:
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         rate = stream.average_rate or stream.guessed_rate
         self._step = 1 / Fraction(rate) if rate else Fraction(1, 25)
-        self._uses_decoding_time = container.format.name == "avi"  # AVI has no other; FFmpeg invents the rest
+        self._counts_decoding_time = counts_decoding_time(container)
         self._next = Fraction(0)
         self._last: Fraction | None = None
 
     def time(self, frame: av.VideoFrame) -> Fraction:
-        ticks = frame.dts if self._uses_decoding_time else frame.pts
+        ticks = frame.dts if self._counts_decoding_time else frame.pts
         time = self._next if ticks is None or not frame.time_base else ticks * Fraction(frame.time_base)
         if self._last is not None and time < self._last:
             time = self._next

@@ -13,7 +13,7 @@ from PIL import Image
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.animations import PICTURE_ERRORS, is_webp
-from minigpt4_video.media.decoding import Decoder, video_stream
+from minigpt4_video.media.decoding import Decoder, counts_decoding_time, video_stream
 from minigpt4_video.media.in_order import all_frames
 from minigpt4_video.media.pictures import Form, orientation_of
 from minigpt4_video.media.sources import DECODER_ERRORS, check_file, not_media, open_media, shown
@@ -63,9 +63,14 @@ class VideoInfo:
 
 def probe(path: str | PathLike[str]) -> VideoInfo:
     """What is in a video or picture file. Raises `MediaError` where it holds no picture that can be decoded."""
+    return probe_beginning(path)[0]
+
+
+def probe_beginning(path: str | PathLike[str]) -> tuple[VideoInfo, int | None]:
+    """The same, and when the first frame is shown, in ticks of its stream; None where it has no such time."""
     file = check_file(path, "a video")
     if is_webp(file):
-        return _measured(file, _describe_webp(file))
+        return _measured(file, _describe_webp(file)), None
     with open_media(file) as container:
         stream = video_stream(container, file)
         first = next(Decoder(container, stream).frames(), None)
@@ -75,7 +80,9 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
         tells_duration = bool(set(info.container.split(",")) & TIMED_FORMATS) or file.stat().st_size > LARGE_FILE
         if not (tells_duration and info.duration > 0):
             info = _counted(container, stream, first, info)
-    return info if info.duration > 0 and info.fps > 0 else _measured(file, info)
+        ticks = first.dts if counts_decoding_time(container) else first.pts
+        first_pts = ticks if first.time_base == stream.time_base else None
+    return info if info.duration > 0 and info.fps > 0 else _measured(file, info), first_pts
 
 
 def _describe_webp(file: Path) -> VideoInfo:

@@ -17,7 +17,7 @@ import numpy as np
 
 from minigpt4_video.media.in_order import read_in_order
 from minigpt4_video.media.pictures import Form, Frames, resized
-from minigpt4_video.media.probing import VideoInfo, probe
+from minigpt4_video.media.probing import VideoInfo, probe_beginning
 from minigpt4_video.media.sampling import Times, clip_times
 from minigpt4_video.media.selection import Unreliable, read_selected
 from minigpt4_video.media.sources import shown
@@ -51,8 +51,8 @@ def read_frames(
     memory, and its pixels differ by a few levels. Raises `MediaError` where nothing can be decoded.
     """
     file = Path(path)
-    info = probe(file)
-    reading = _read(file, np.asarray(times, dtype=np.float64), Form(size, scaler))
+    info, first_pts = probe_beginning(file)
+    reading = _read(file, first_pts, np.asarray(times, dtype=np.float64), Form(size, scaler))
     return Clip(reading.frames, reading.times, _true_duration(file, info, reading))
 
 
@@ -72,15 +72,15 @@ def read_clip(
     A file that ends before its headers say, as a broken download does, is spread over what is there, with a warning.
     """
     file = Path(path)
-    info = probe(file)
+    info, first_pts = probe_beginning(file)
     form = Form(size, scaler)
-    reading = _read(file, clip_times(file, info, frames, rule, start, end), form)
+    reading = _read(file, first_pts, clip_times(file, info, frames, rule, start, end), form)
     duration = _true_duration(file, info, reading)
     if duration < info.duration:
         info = replace(info, duration=duration)
-        reading = _read(file, clip_times(file, info, frames, rule, start, end), form)
+        reading = _read(file, first_pts, clip_times(file, info, frames, rule, start, end), form)
     if reading.counted is not None and rule == "even" and start is None and end is None:
-        reading = _read(file, np.array(reading.counted), form)  # those shown too briefly to be met as well
+        reading = _read(file, first_pts, np.array(reading.counted), form)  # those shown too briefly to be met as well
     return Clip(reading.frames, reading.times, info.duration)
 
 
@@ -119,21 +119,20 @@ class _Reading(NamedTuple):
     """The times of all frames, where the whole video has fewer than were asked for."""
 
 
-def _read(file: Path, times: Times, form: "Form") -> _Reading:
+def _read(file: Path, first_pts: int | None, times: Times, form: Form) -> _Reading:
     if times.ndim != 1 or not len(times) or not np.isfinite(times).all():
         raise ValueError("times must be a list of at least one finite number of seconds")
     order = np.argsort(times, kind="stable")
     targets = [float(time) for time in times[order]]
     counted = None
-    selected = None
+    found: list[tuple[float, Frames]] = []
     with suppress(Unreliable):
-        selected = read_selected(file, targets, form)
-    # Of times that mean the same frame, how many frames there are is known once all are counted.
-    if selected is None or len({time for time, _ in selected[0]}) < len(targets):
-        selected = None
+        found, end, met = read_selected(file, targets, form, first_pts)
+        # Where times mean the same frame, it matters how many frames there are.
+        if met < len(targets) > len({time for time, _ in found}):
+            found = []
+    if not found:
         found, end, counted = read_in_order(file, targets, form)
-    else:
-        found, end = selected
     chosen = [found[place] for place in np.argsort(order)]
     if counted is not None:
         chosen = list({time: (time, frame) for time, frame in chosen}.values())
