@@ -1,9 +1,14 @@
+import gc
+import json
 import os
+import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from numbered import write_video
 
@@ -80,13 +85,53 @@ def test_whatever_the_decoder_does_is_one_clear_error(
     assert says in str(error.value) and "clip.mkv" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_frames_that_do_not_fit_what_is_told_are_refused(
-    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+TOLD = {"warnings": [], "error": None, "result": {"times": [0.0], "duration": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("told", "data"),
+    [
+        (TOLD | {"result": {"times": [0.0, 1.0], "duration": 2.0}}, bytes(2304)),
+        (TOLD | {"result": {"times": [[0.0]], "duration": 2.0}}, bytes(2304)),
+        (TOLD | {"result": {"times": [float("nan")], "duration": 2.0}}, bytes(2304)),
+        (TOLD | {"result": {"times": [0.0], "duration": [1]}}, bytes(2304)),
+        (TOLD | {"result": {"times": [0.0]}}, bytes(2304)),
+        (TOLD | {"result": {"times": [], "duration": 2.0}}, b""),
+        (TOLD, bytes(2303)),
+        (TOLD | {"result": None}, bytes(2304)),
+        (TOLD | {"warnings": 5}, bytes(2304)),
+        ([], b""),
+        ({"warnings": []}, b""),
+    ],
+)
+def test_a_decoder_that_was_taken_over_cannot_harm_with_what_it_tells(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: object, data: bytes
 ) -> None:
-    answer = rb'{"warnings": [], "error": null, "result": {"times": [0.0, 1.0], "duration": 2.0}}' + b"\n" + bytes(2304)
+    answer = json.dumps(told).encode() + b"\n" + data
     fault(monkeypatch, tmp_path, f"os.write(1, {answer!r}); os._exit(0)")
-    with pytest.raises(MediaError, match="did not tell frames and times alike"):
+    with pytest.raises(MediaError, match="its decoder crashed"):
         read_clip_guarded(video, 5, size=(24, 32))
+
+
+def test_what_a_decoder_says_comes_out_as_one_line(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = json.dumps({"warnings": ["a\nb", 7], "error": "c\n" * 10_000, "result": None}).encode() + b"\n"
+    fault(monkeypatch, tmp_path, f"os.write(1, {told!r}); os._exit(0)")
+    with pytest.raises(MediaError) as error:
+        read_clip_guarded(video, 5, size=(24, 32))
+    assert str(error.value).startswith("c c c") and len(str(error.value)) <= 2000
+    assert [record.getMessage() for record in caplog.records] == ["a b", "7"]
+
+
+@pytest.mark.parametrize("told", [b"[" * 100_000, b"", b"null\n", b"\xff\n", b"{" * 9])
+def test_an_answer_that_is_none_is_a_crash(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bytes
+) -> None:
+    (tmp_path / "told").write_bytes(told)
+    fault(monkeypatch, tmp_path, f"os.write(1, open({str(tmp_path / 'told')!r}, 'rb').read()); os._exit(0)")
+    with pytest.raises(MediaError, match="its decoder crashed"):
+        probe_guarded(video)
 
 
 def test_secrets_in_the_environment_stay_with_the_parent(
@@ -111,10 +156,61 @@ def test_videos_beyond_the_limits_are_refused(video: Path, limits: Limits, says:
         read_clip_guarded(video, 5, size=(24, 32), limits=limits)
 
 
-def test_no_child_outlives_its_reading(video: Path) -> None:
+@pytest.fixture
+def children() -> Callable[[], list[str]]:
+    """The command lines of this process's children, "" for one that ended and was not waited for."""
     if sys.platform != "linux":
         pytest.skip("children are counted in /proc")
-    read_clip_guarded(video, 5, size=(24, 32))
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert not any("media.child" in Path(f"/proc/{child}/cmdline").read_text() for child in children)
-    assert isinstance(read_clip_guarded(video, 1, size=(24, 32)).frames, np.ndarray)
+
+    def count() -> list[str]:
+        numbers = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        lines = [Path(f"/proc/{number}/cmdline").read_text() for number in numbers]
+        return [line for line in lines if not line or "media.child" in line]
+
+    return count
+
+
+@pytest.mark.parametrize("body", ["time.sleep(60)", "os.abort()", "bytearray(8 << 30)", ""])
+def test_many_readings_leave_no_child_no_file_and_nothing_open(
+    body: str,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    children: Callable[[], list[str]],
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    if body:
+        fault(monkeypatch, tmp_path, body)
+    held, beginning = [], set(tmp_path.rglob("*"))
+    for _ in range(4):
+        if body:
+            with pytest.raises(MediaError):
+                read_clip_guarded(video, 5, size=(24, 32), limits=Limits(seconds=1.0 if "sleep" in body else 20.0))
+        else:
+            read_clip_guarded(video, 5, size=(24, 32))
+        gc.collect()
+        held.append((len(os.listdir("/proc/self/fd")), threading.active_count(), len(gc.get_objects()) // 1000))
+        assert children() == []
+    assert held[1:] == held[:1] * 3 or held[2:] == held[1:2] * 2
+    assert {path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts} == beginning
+
+
+def test_a_child_whose_parent_was_killed_ends_by_itself(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.platform != "linux":
+        pytest.skip("the child's state is read in /proc")
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    fault(monkeypatch, tmp_path, f"os.write(os.open({str(told)!r}, os.O_WRONLY), b'%d' % os.getpid()); time.sleep(99)")
+    reading = "import sys; from minigpt4_video.media import *; probe_guarded(sys.argv[1], Limits(seconds=2.0))"
+    with subprocess.Popen([sys.executable, "-c", reading, str(video)]) as parent:
+        with told.open("rb", buffering=0) as opened:
+            state = Path(f"/proc/{int(opened.read(20))}/stat")
+        parent.kill()
+    assert state.exists()
+    ends = time.monotonic() + 20
+    while state.exists() and " Z " not in state.read_text() and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert time.monotonic() < ends

@@ -1,8 +1,11 @@
+import io
+import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -12,8 +15,17 @@ from pathlib import Path
 import pytest
 from numbered import write_video
 
-from minigpt4_video.media import MediaError, SourceRules, probe, read_clip, source_file
+from minigpt4_video.media import (
+    MediaError,
+    SourceRules,
+    find_subtitles,
+    probe,
+    read_clip,
+    read_subtitles,
+    source_file,
+)
 from minigpt4_video.media import remote as remote_module
+from minigpt4_video.media.sources import is_encrypted
 
 WHOLE = bytes(range(256)) * 40
 
@@ -63,6 +75,34 @@ class Answers(BaseHTTPRequestHandler):
                 except OSError:
                     return
                 time.sleep(0.1)
+        elif self.path == "/dripping":
+            for letter in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 400:
+                try:
+                    self.wfile.write(bytes([letter]))
+                except OSError:
+                    return
+                time.sleep(0.05)
+        elif self.path == "/dripping-chunks":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+            for _ in range(400):
+                try:
+                    self.wfile.write(b"x")
+                except OSError:
+                    return
+                time.sleep(0.05)
+        elif self.path == "/parts":
+            begin, end = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+            piece = WHOLE[begin : end + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{begin + len(piece) - 1}/{len(WHOLE)}")
+            self.send_header("Content-Length", str(len(piece)))
+            self.end_headers()
+            self.wfile.write(piece)
+        elif self.path == "/nothing-of-it":
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes 0-0/{len(WHOLE)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif self.path == "/broken":
             self.send_response(200)
             self.send_header("Content-Length", "99999")
@@ -124,17 +164,79 @@ def test_a_redirect_to_an_address_that_is_not_public_is_refused_though_every_hos
         ("/endless", {"largest": 100_000}, "is larger than the 100000 bytes that are allowed"),
         ("/clip.mp4", {"largest": 1000}, "is larger than the 1000 bytes that are allowed"),
         ("/slow", {"seconds": 0.5}, "took longer than 0.5 s"),
+        ("/dripping", {"seconds": 1.0}, "took longer than 1 s"),
+        ("/dripping-chunks", {"seconds": 1.0}, "took longer than 1 s"),
         ("/broken", {}, "broke off|cannot be fetched"),
         ("/absent?secret=1", {}, r"/absent cannot be fetched \(status 404\)"),
     ],
 )
 def test_what_is_too_much_or_not_there_is_one_clear_error(
-    site: Site, path: str, rules: dict[str, float], says: str
+    site: Site, path: str, rules: dict[str, float], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    began = time.monotonic()
     allowed = SourceRules(**{"hosts": (site.host,), "seconds": 20.0} | rules)
     with pytest.raises(MediaError, match=says) as error, source_file(f"http://{site.host}{path}", allowed):
         pass
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
+    assert time.monotonic() - began < 8 and not list(tmp_path.iterdir())
+
+
+def test_a_fetched_file_that_is_no_video_is_told_by_its_address(site: Site) -> None:
+    address = f"http://{site.host}/clip.mp4?key=1"
+    with pytest.raises(MediaError) as error, source_file(address, site.rules) as file:
+        probe(file)
+    assert str(error.value).startswith(f"http://{site.host}/clip.mp4 is not a video file")
+
+
+def test_a_large_file_can_be_fetched_in_parts(site: Site) -> None:
+    for part in (4096, len(WHOLE), 10**6):
+        into = io.BytesIO()
+        remote_module.fetch(f"http://{site.host}/parts", site.rules, into, part=part)
+        assert into.getvalue() == WHOLE
+    assert len(site.asked) == 3 + 1 + 1
+    small = SourceRules(hosts=(site.host,), largest=5000)
+    for path, rules, says in [("/parts", small, "larger than the 5000"), ("/nothing-of-it", site.rules, "broke off")]:
+        with pytest.raises(MediaError, match=says):
+            remote_module.fetch(f"http://{site.host}{path}", rules, io.BytesIO(), part=4096)
+
+
+def test_an_address_that_does_not_answer_gives_way_to_the_next_of_the_same_host(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = site.server_address[1]
+    monkeypatch.setattr(remote_module, "_is_public", lambda address: address.startswith("127.0.0."))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", (f"127.0.0.{n}", port)) for n in (9, 1)])
+    tried = []
+
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        tried.append(address[0])
+        if address[0] == "127.0.0.9":
+            raise OSError(101, "Network is unreachable")
+        connected = socket.socket()
+        connected.settimeout(timeout)
+        connected.connect(address)
+        return connected
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with source_file(f"http://videos.test:{port}/clip.mp4", SourceRules(hosts=None)) as file:
+        assert file.read_bytes() == WHOLE
+    assert tried == ["127.0.0.9", "127.0.0.1"]
+
+
+def test_a_host_that_begins_with_a_dot_stands_for_those_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def resolve(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    hosts = ["a.videos.test", "b.a.videos.test", "videos.test", "xvideos.test", "videos.test.evil.test"]
+    for address in [*(f"https://{host}/" for host in hosts), "https://a.videos.test:8443/"]:
+        with pytest.raises(MediaError), source_file(address, SourceRules(hosts=(".videos.test",))):
+            pass
+    assert asked == hosts[:2]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +254,7 @@ def test_what_is_too_much_or_not_there_is_one_clear_error(
         ),
         *("224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1"),
         *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:7f00:1::"),
+        *("::7f00:1", "::ffff:0:7f00:1", "fec0::1", "5f00::1", "192.0.0.8", "192.88.99.1", "::ffff:192.88.99.1"),
     ],
 )
 def test_addresses_that_are_not_public_are_known_in_every_spelling(address: str) -> None:
@@ -257,6 +360,79 @@ def test_files_come_from_the_allowed_folders_only(tmp_path: Path) -> None:
         pass
 
 
+@pytest.fixture
+def special(tmp_path: Path) -> Iterator[Path]:
+    """A folder of things that are no files, under names of videos and subtitles."""
+    for suffix in ("mp4", "srt"):
+        os.mkfifo(tmp_path / f"pipe.{suffix}")
+        (tmp_path / f"folder.{suffix}").mkdir()
+        (tmp_path / f"zeros.{suffix}").symlink_to("/dev/zero")
+        (tmp_path / f"terminal.{suffix}").symlink_to("/dev/tty")
+        (tmp_path / f"round.{suffix}").symlink_to(tmp_path / f"round.{suffix}")
+        (tmp_path / f"nowhere.{suffix}").symlink_to(tmp_path / "absent")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(tmp_path / f"socket.{suffix}"))
+    yield tmp_path
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_ordinary_file_is_refused_at_once(special: Path) -> None:
+    readings = (probe, find_subtitles, read_subtitles, lambda path: read_clip(path, 2))
+    paths = [*special.iterdir(), Path("/dev/zero"), Path("/dev/stdin"), Path("/proc/self/environ"), Path("x\0y.mp4")]
+    for path in paths:
+        for read in readings:
+            with pytest.raises(MediaError) as error:
+                read(path)
+            assert "\n" not in str(error.value)
+        with pytest.raises(MediaError), source_file(path, SourceRules(folders=(special, Path("/dev"), Path("/proc")))):
+            pass
+
+
+def test_special_files_beside_a_video_are_no_subtitles(special: Path) -> None:
+    for name in ("pipe", "folder", "zeros", "round", "nowhere", "socket"):
+        video = write_video(special / f"{name}.mkv", range(3))
+        assert find_subtitles(video) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "-i.mp4",
+            "--help.mp4",
+            "concat:a.mp4|b.mp4",
+            "file:a.mp4",
+            "pipe:0",
+            "data:video,x",
+            "subfile,,start,0:a.mp4",
+        ),
+        *("a%03d.png.mp4", "a*.mp4", "two\nlines.mp4", "a\r\x1b[31mred.mp4", "right\u202eleft.mp4", "$(id).mp4"),
+        *("a b;c&d.mp4", "tee:a.mp4", "crypto:a.mp4", "\udcff.mp4", "http:a.mp4"),
+    ],
+)
+def test_a_name_is_only_a_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    video = write_video(tmp_path / "plain.mkv", range(5))
+    os.rename(video, name)
+    for given in (name, Path(name), tmp_path / name):
+        assert probe(given).width == 64 and len(read_clip(given, 5).frames) == 5
+    with source_file(name, SourceRules(folders=(tmp_path,))) as file:
+        assert file.name == name
+    Path(name).write_bytes(b"no video")
+    with pytest.raises(MediaError) as error:
+        probe(name)
+    assert not re.search(r"[\x00-\x1f\x7f\u202e\ud800-\udfff]", str(error.value))
+
+
+def test_a_film_hidden_behind_countless_boxes_does_not_hold_the_reader_up(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "clip.mp4", range(5), movflags="+faststart").read_bytes()
+    beginning = int.from_bytes(whole[:4])
+    (tmp_path / "boxes.mp4").write_bytes(whole[:beginning] + b"\0\0\0\x08free" * 200_000 + whole[beginning:])
+    began = time.process_time()
+    assert not is_encrypted(tmp_path / "boxes.mp4")
+    assert time.process_time() - began < 0.5
+
+
 def hostile_files(folder: Path, address: str) -> list[Path]:
     """Playlists and scripts that name a file beside them and an address, under honest and other names."""
     sibling = write_video(folder / "sibling.ts", range(25), codec="mpeg2video")
@@ -269,6 +445,13 @@ def hostile_files(folder: Path, address: str) -> list[Path]:
         "sdp": "v=0\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
         "svg": '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
         f'<image xlink:href="{address}/a.png" width="9" height="9"/></svg>',
+        "master": f'#EXTM3U\n#EXT-X-MEDIA:TYPE=SUBTITLES,URI="a.vtt"\n#EXT-X-STREAM-INF:A=9\n{address}/a.m3u8\n',
+        "ism": f'<SmoothStreamingMedia><StreamIndex Type="video" Url="{address}/a"/></SmoothStreamingMedia>',
+        "idx": "# VobSub index file, v7 (do not modify this line!)\nid: en, index: 0\n"
+        "timestamp: 00:00:01:000, filepos: 000000000\n",
+        "lavfi": f"movie={sibling.name}",
+        "rtsp": f"rtsp://127.0.0.1:9/a\n{address}/a\n",
+        "imf": f'<AssetMap xmlns="http://www.smpte-ra.org/schemas/429-9/2007/AM"><Path>{address}/a</Path></AssetMap>',
         "asx": f'<asx version="3.0"><entry><ref href="{address}/a.wmv"/></entry></asx>',
         "pls": f"[playlist]\nFile1={address}/a.mp3\nNumberOfEntries=1\n",
     }
@@ -290,30 +473,38 @@ def test_hostile_files_reach_no_address(tmp_path: Path, site: Site) -> None:
 
 READ_EACH = """
 import os, sys
-from minigpt4_video.media import MediaError, read_clip
+from minigpt4_video.media import MediaError, find_subtitles, read_clip, read_clip_guarded, read_subtitles
+def clip(path):
+    return read_clip(path, 2)
+def guarded(path):
+    return read_clip_guarded(path, 2, size=(9, 9))
+readings = {"here": (clip, find_subtitles, read_subtitles), "child": (guarded,)}[sys.argv[1]]
 def read(path):
-    try:
-        read_clip(path, 2)
-    except MediaError:
-        return
-read(sys.argv[1])
+    for reading in readings:
+        try:
+            reading(path)
+        except MediaError:
+            pass
+read(sys.argv[2])
 os.path.exists("/begin-watching")
-for path in sys.argv[2:]:
+for path in sys.argv[3:]:
     read(path)
 """
 
 
-def test_hostile_files_open_no_other_file_and_no_socket(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["here", "child"])
+def test_hostile_files_open_no_other_file_and_no_socket(tmp_path: Path, where: str) -> None:
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("system calls are watched with strace, which is not installed")
     video = write_video(tmp_path / "video.mp4", range(5))
     files = hostile_files(tmp_path, "http://127.0.0.1:9")
+    if where == "child":
+        files = files[::3]  # a child takes half a second to start, more where it is watched
     calls = tmp_path / "calls"
-    command = [strace, "-f", "-o", str(calls), "-e", "trace=open,openat,socket,connect,sendto,execve,stat,newfstatat"]
-    watched = subprocess.run(
-        [*command, sys.executable, "-c", READ_EACH, str(video), *map(str, files)], capture_output=True, text=True
-    )
+    traced = "trace=open,openat,socket,connect,sendto,execve,stat,newfstatat,access,faccessat2"
+    command = [strace, "-f", "-o", str(calls), "-e", traced, sys.executable, "-c", READ_EACH, where]
+    watched = subprocess.run([*command, str(video), *map(str, files)], capture_output=True, text=True)
     if watched.returncode and "ptrace" in watched.stderr:
         pytest.skip("strace may not watch processes here")
     assert watched.returncode == 0, watched.stderr
@@ -321,5 +512,7 @@ def test_hostile_files_open_no_other_file_and_no_socket(tmp_path: Path) -> None:
     assert begun
     opened = set(re.findall(r'open(?:at)?\([^"]*"([^"]*)"', after))
     assert {str(file) for file in files} <= opened
-    assert not any(name.startswith(str(tmp_path)) and Path(name) not in files for name in opened)
-    assert not re.search(r"\b(socket|connect|sendto|execve)\(", after)
+    assert not any(name.startswith(str(tmp_path)) and Path(name) not in (*files, tmp_path) for name in opened)
+    assert not re.search(r"\b(socket|connect|sendto)\(", after)
+    started = set(re.findall(r'execve\("([^"]*)"', after))
+    assert started == ({sys.executable} if where == "child" else set())

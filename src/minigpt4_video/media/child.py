@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from minigpt4_video.media.subtitles import read_subtitles
 from minigpt4_video.media.video import read_clip
 
 MOST_PROCESSORS = 4
+GRACE = 1  # seconds after which a child ends itself where its parent, killed, no longer can
 
 
 def _serve() -> None:
@@ -47,12 +49,11 @@ def _serve() -> None:
 
 
 def _limit(limits: Limits) -> None:
-    import resource  # where there is none, as on Windows, only the time is limited
-
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     if sys.platform == "linux":  # the decoder starts a thread for each processor, and each takes memory
         processors = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, random.sample(processors, min(MOST_PROCESSORS, len(processors))))
+    signal.alarm(int(limits.seconds) + GRACE)
     seconds = int(limits.seconds * MOST_PROCESSORS) + 1
     for kind, most in (
         (resource.RLIMIT_AS, pages * resource.getpagesize() + limits.memory),

@@ -1,7 +1,7 @@
 """Reading files that nobody vouches for: in a child process with limits, so that a decoder's crash is one error.
 
 The child, in `child.py`, is told what to read in a line of JSON and answers with one, followed by the frames' bytes;
-nothing that it says is run or unpickled.
+nothing that it says is run or unpickled, and what makes no sense is an error like a crash. Needs Linux or macOS.
 """
 
 import json
@@ -11,10 +11,11 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -25,11 +26,23 @@ from minigpt4_video.media.sources import check_file, shown
 from minigpt4_video.media.video import Clip
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 # What a Python needs to start; secrets in the environment are none of the decoder's business.
-KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT")
+KEPT_VARIABLES = (
+    "PATH",
+    "HOME",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+    "LANG",
+    "LC_ALL",
+    "SYSTEMROOT",
+)
 FEW_THREADS = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}  # each takes address space, which is limited
 LONGEST_LINE = 2**24
+LONGEST_MESSAGE = 2000
 
 
 @dataclass(frozen=True)
@@ -49,9 +62,13 @@ class Limits:
 
 def probe_guarded(path: str | PathLike[str], limits: Limits | None = None) -> VideoInfo:
     """As `probe`, in a child process."""
-    told, _ = _in_child(check_file(path, "a video"), {"what": "probe"}, limits or Limits())
-    tracks = tuple(SubtitleTrack(*track) for track in told.pop("subtitle_tracks"))
-    return VideoInfo(**told, subtitle_tracks=tracks)
+
+    def understood(told: dict[str, Any], _: bytes) -> VideoInfo:
+        return VideoInfo(
+            **told | {"subtitle_tracks": tuple(SubtitleTrack(*track) for track in told["subtitle_tracks"])}
+        )
+
+    return _in_child(check_file(path, "a video"), {"what": "probe"}, limits or Limits(), understood)
 
 
 def read_clip_guarded(
@@ -70,14 +87,16 @@ def read_clip_guarded(
     file = check_file(path, "a video")
     if frames > limits.frames:
         raise MediaError(f"{frames} frames of {shown(file)} are more than the {limits.frames} allowed; ask for fewer.")
+
+    def understood(told: dict[str, Any], data: bytes) -> Clip:
+        pictures = np.frombuffer(data, np.uint8).reshape(-1, *size, 3).copy()
+        times = np.array(told["times"], dtype=np.float64)
+        if times.shape != pictures.shape[:1] or not 0 < len(times) <= frames or not np.isfinite(times).all():
+            raise ValueError("frames and times are not alike")
+        return Clip(pictures, times, float(told["duration"]))
+
     request = {"what": "clip", "frames": frames, "size": size, "rule": rule, "start": start, "end": end}
-    request["scaler"] = scaler
-    told, data = _in_child(file, request, limits)
-    pictures = np.frombuffer(data, np.uint8).reshape(-1, *size, 3).copy()
-    times = np.array(told["times"], dtype=np.float64)
-    if not 0 < len(times) == len(pictures) <= frames:
-        raise _failed(file, "did not tell frames and times alike")
-    return Clip(pictures, times, float(told["duration"]))
+    return _in_child(file, request | {"scaler": scaler}, limits, understood)
 
 
 def read_subtitles_guarded(
@@ -88,12 +107,17 @@ def read_subtitles_guarded(
     limits: Limits | None = None,
 ) -> list[Cue]:
     """As `read_subtitles`, in a child process."""
+
+    def understood(told: dict[str, Any], _: bytes) -> list[Cue]:
+        return [Cue(float(start), float(end), str(text)) for start, end, text in told["cues"]]
+
     request = {"what": "subtitles", "track": track, "encoding": encoding, "fps": fps}
-    told, _ = _in_child(check_file(path, "a subtitle"), request, limits or Limits())
-    return [Cue(float(start), float(end), str(text)) for start, end, text in told["cues"]]
+    return _in_child(check_file(path, "a subtitle"), request, limits or Limits(), understood)
 
 
-def _in_child(file: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], bytes]:
+def _in_child(
+    file: Path, request: dict[str, Any], limits: Limits, understood: Callable[[dict[str, Any], bytes], Result]
+) -> Result:
     request |= {"path": os.fspath(file.absolute()), "limits": asdict(limits)}
     height, width = request.get("size", (0, 0))
     largest = LONGEST_LINE + request.get("frames", 0) * height * width * 3
@@ -113,14 +137,20 @@ def _in_child(file: Path, request: dict[str, Any], limits: Limits) -> tuple[dict
     line, _, data = answer.partition(b"\n")
     try:
         told = json.loads(line)
-        warnings, error, result = told["warnings"], told["error"], told["result"]
-    except (ValueError, TypeError, KeyError) as failure:
+        warnings = [_one_line(warning) for warning in told["warnings"]]
+        error = None if told["error"] is None else _one_line(told["error"])
+        result = understood(told["result"], data) if error is None else None
+    except (ValueError, TypeError, LookupError, RecursionError, OverflowError) as failure:
         raise _failed(file, "crashed") from failure
     for warning in warnings:
         logger.warning("%s", warning)
-    if error is not None:
-        raise MediaError(str(error))
-    return result, data
+    if result is None:
+        raise MediaError(error)
+    return result
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())[:LONGEST_MESSAGE]
 
 
 def _exchange(file: Path, process: subprocess.Popen[bytes], request: bytes, largest: int, seconds: float) -> bytes:

@@ -2,6 +2,7 @@
 
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -27,9 +28,12 @@ DECODER_ERRORS = (
 # A table of sample descriptions whose first entry is encrypted video.
 ENCRYPTED_VIDEO = re.compile(rb"stsd.{12}encv", re.DOTALL)
 LARGEST_HEADER = 64 * 2**20
+MOST_BOXES = 10_000  # before the header; a file of nothing but the smallest boxes would be walked through for minutes
 
 # Containers that are lists of other files, or no pictures: a text drawn as a terminal would is nobody's video.
 REFUSED_FORMATS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "tty", "bin", "xbin", "adf", "idf", "ffmetadata"}
+
+UNSHOWN = {"Cc", "Cf", "Zl", "Zp"}  # kinds of characters that steer a terminal, turn the writing or end a line
 
 
 class _OneFile:
@@ -88,7 +92,9 @@ def is_encrypted(file: Path) -> bool:
     try:
         with file.open("rb") as opened:
             position, size = 0, file.stat().st_size
-            while position + 8 <= size:
+            for _ in range(MOST_BOXES):
+                if position + 8 > size:
+                    break
                 opened.seek(position)
                 header = opened.read(16)
                 length = int.from_bytes(header[:4])
@@ -109,4 +115,5 @@ def not_media(file: Path, what: str) -> MediaError:
 
 def shown(file: Path) -> str:
     """A file's name as it can stand in a one-line message, whatever characters it holds."""
-    return str(file).encode(errors="backslashreplace").decode().translate(dict.fromkeys((*range(32), 127), "?"))
+    name = str(file).encode(errors="backslashreplace").decode()
+    return "".join("?" if unicodedata.category(letter) in UNSHOWN else letter for letter in name)
