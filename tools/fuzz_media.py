@@ -158,16 +158,15 @@ def fuzz(arguments: argparse.Namespace) -> int:
             corpus = [path for path in sorted(arguments.corpus.iterdir()) if path.is_file()]
             files += [path for path in corpus if 0 < path.stat().st_size <= LARGEST_FILE]
         began = time.monotonic()
-        number = arguments.case or 0
-        while arguments.case == number or (
-            arguments.case is None and time.monotonic() - began < 60 * arguments.minutes
-        ):
+        for number in itertools.count() if arguments.case is None else [arguments.case]:
+            if time.monotonic() - began > 60 * arguments.minutes:
+                break
             path, whole = write_case(number, arguments.seed, files, folder)
             told = reader.read(path, f"{arguments.seed}:{number}")
             endings[told.get("ending", "ended")] += 1
             slowest, largest = max(slowest, told.get("seconds", 0.0)), max(largest, told.get("peak", 0))
             most_growth = max(most_growth, told.get("growth", 0))
-            for fault in faults_of(told):
+            for fault in dict.fromkeys(faults_of(told)):
                 found.setdefault(fault, []).append({"case": number, "of": whole.name, "told": told.get("details")})
                 if len(found[fault]) <= 3:
                     (output / path.name).write_bytes(path.read_bytes())
@@ -208,9 +207,8 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         Path("/proc/self/clear_refs").write_text("5")  # the peak is that of this file
-        began = time.process_time()
         told = read(Path(request["path"]), random.Random(request["seed"]))
-        told |= {"seconds": time.process_time() - began, "peak": memory("VmHWM"), "held": memory("VmRSS")}
+        told |= {"peak": memory("VmHWM"), "held": memory("VmRSS")}
         answers.write(json.dumps(told) + "\n")
         answers.flush()
 
@@ -228,9 +226,11 @@ def read(path: Path, chance: random.Random) -> dict[str, Any]:
 
     errors: list[str] = []
     details: list[str] = []
-    endings = []
+    endings: list[str] = []
+    seconds: list[float] = []
 
     def attempt(reading: Callable[[], None]) -> None:
+        began = time.process_time()
         try:
             reading()
             endings.append("read")
@@ -245,6 +245,7 @@ def read(path: Path, chance: random.Random) -> dict[str, Any]:
             where = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "check"
             errors.append(f"{type(error).__name__} in {where}")
             details.append(traceback.format_exc())
+        seconds.append(time.process_time() - began)
 
     def subtitles(**options: Any) -> None:
         cues = read_subtitles(path, **options)
@@ -282,7 +283,7 @@ def read(path: Path, chance: random.Random) -> dict[str, Any]:
         attempt(look_for_subtitles)
         attempt(lambda: clip("pillow"))
         attempt(chance.choice([lambda: clip("decoder"), part, frames, subtitles, lambda: subtitles(track=0)]))
-    return {"ending": endings[0] if endings else "fault", "errors": errors, "details": details}
+    return {"ending": endings[0] if endings else "fault", "errors": errors, "details": details, "seconds": max(seconds)}
 
 
 def check(clip: Any, size: tuple[int, int] | None) -> None:
