@@ -25,6 +25,7 @@ CUT_WITHIN = 20
 CUT_WINDOW = 0.1
 LARGEST_GAP = 0.25
 """Seconds by which times may be off before they are taken for a break in the sound."""
+LOWEST_RATE = 2000
 LONGEST_FRAME = 60
 LONGEST_SOUND = 12 * 3600
 
@@ -69,11 +70,10 @@ def _frames(
                 damaged = True
                 continue
             for frame in frames:
-                seconds = frame.samples / frame.sample_rate if frame.sample_rate else LONGEST_FRAME
-                if seconds >= LONGEST_FRAME:  # a rate that no recorder has, and a lot of samples at the usual one
-                    damaged = True
+                if frame.sample_rate < LOWEST_RATE or frame.samples > LONGEST_FRAME * frame.sample_rate:
+                    damaged = True  # a few bytes that would be hours, or more than memory holds, at our rate
                     continue
-                told += seconds
+                told += frame.samples / frame.sample_rate
                 if told > LONGEST_SOUND:
                     logger.warning("%s sounds longer than %d hours; the rest is not heard.", shown(file), told // 3600)
                     return
@@ -88,7 +88,7 @@ def _frames(
                         continue
                 time = None if frame.pts is None else float(frame.pts * frame.time_base)
                 for part in mixed:
-                    yield time, np.clip(np.nan_to_num(part.to_ndarray()[0]), -1, 1)
+                    yield time, part.to_ndarray()[0].astype(np.float32) / 32768
                     time = None
     except DECODER_ERRORS:
         damaged = True
@@ -98,7 +98,8 @@ def _frames(
 
 
 def _mixer() -> av.AudioResampler:
-    return av.AudioResampler(format="flt", layout="mono", rate=RATE)
+    # In whole numbers FFmpeg keeps the sum of several channels from being too loud; in floating point it does not.
+    return av.AudioResampler(format="s16", layout="mono", rate=RATE)
 
 
 def _pieces(frames: Iterator[tuple[float | None, Samples]], begin: float) -> Iterator[Sound]:
