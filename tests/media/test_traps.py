@@ -40,15 +40,6 @@ def test_deep_colours_become_eight_bits_of_the_same_picture(tmp_path: Path, name
     assert abs(float(np.percentile(clip.frames, 99)) - 235) < 6 and abs(float(np.percentile(clip.frames, 1)) - 16) < 6
 
 
-@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
-def test_high_dynamic_range_keeps_the_order_of_brightness(tmp_path: Path, transfer: str) -> None:
-    path = tmp_path / "hdr.mp4"
-    parameters = f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
-    write_video(path, range(10), codec="libx265", pixels="yuv420p10le", **{"x265-params": parameters})
-    clip = read_clip(path, 10)
-    assert numbers_of(clip.frames) == list(range(10))
-
-
 def test_transparent_pictures_keep_their_colours(tmp_path: Path) -> None:
     picture = np.full((HEIGHT, WIDTH, 4), 255, dtype=np.uint8)
     picture[..., :3] = numbered(37)

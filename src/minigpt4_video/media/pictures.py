@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from minigpt4_video.errors import MediaError
+from minigpt4_video.media.colour import to_ordinary_colours
 from minigpt4_video.media.sources import DECODER_ERRORS, shown
 
 Frames = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
@@ -22,8 +23,10 @@ class Form(NamedTuple):
 
     def of_frame(self, frame: av.VideoFrame, file: Path) -> Frames:
         if self.size is not None and self.scaler == "decoder":
-            return upright(frame, file, self.size)
-        return self.of_picture(upright(frame, file))
+            picture = upright(frame, file, self.size)
+        else:
+            picture = self.of_picture(upright(frame, file))
+        return to_ordinary_colours(picture, frame.color_trc, frame.color_primaries)
 
     def of_picture(self, picture: Frames) -> Frames:
         return picture if self.size is None else resized(picture, self.size)
@@ -67,7 +70,7 @@ class Orientation(NamedTuple):
 
 
 def upright(frame: av.VideoFrame, file: Path, size: tuple[int, int] | None = None) -> Frames:
-    """A decoded frame as it is shown, RGB, uint8 `(height, width, 3)`, scaled to `size` where that is given."""
+    """A decoded frame upright, RGB, uint8 `(height, width, 3)`, scaled to `size` where that is given."""
     orientation = orientation_of(frame)
     try:
         if size is not None:
