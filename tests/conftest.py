@@ -18,6 +18,12 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def store_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes what the person who runs it keeps of videos."""
+    monkeypatch.setenv("MINIGPT4_VIDEO_STORE", str(tmp_path / "store"))
+
+
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     """Two seconds of video without subtitles."""

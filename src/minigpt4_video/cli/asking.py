@@ -149,8 +149,9 @@ def _open(taken: _Taken, model: str, device: str, dtype: str) -> "Video":
     probe(taken.path)  # a wrong file is told at once, before torch and the weights are loaded
     quiet()
     from minigpt4_video.inference import VideoChat
+    from minigpt4_video.inference.store import find_store
 
-    chat = VideoChat.from_pretrained(model, device=device, dtype=dtype)
+    chat = VideoChat.from_pretrained(model, device=device, dtype=dtype, store=find_store())
     video = chat.open(
         taken.path,
         subtitles=taken.subtitles,

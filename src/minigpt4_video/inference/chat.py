@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy, deepcopy
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
 from time import perf_counter
@@ -10,13 +10,17 @@ from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
+import transformers
 
+import minigpt4_video.model
 from minigpt4_video.errors import UserError
 from minigpt4_video.inference.answer import Answer, Timings
 from minigpt4_video.inference.footage import Footage, take_footage
 from minigpt4_video.inference.loading import find_device, find_model, load_model, load_processor
+from minigpt4_video.inference.store import Store, Weights, array_digest, key, source_digest, stored_clip
 from minigpt4_video.inference.words import Choice, Round, Utterance, Words
 from minigpt4_video.instructions import CAPTION_STYLE, Language, Style
+from minigpt4_video.media import read_clip, unique_frames
 from minigpt4_video.messages import Message, answered, check_messages
 from minigpt4_video.model.branches import Branch, Branches
 from minigpt4_video.model.processing import IMAGE
@@ -69,11 +73,23 @@ class Prompt(NamedTuple):
 class VideoChat:
     """A model that answers. Greedy unless a temperature is given; penalties are those stored with the weights."""
 
-    def __init__(self, model: Any, processor: Any, name: str, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        name: str,
+        *,
+        folder: Path | None = None,
+        store: Store | None = None,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
+        """`folder` is where the weights were read from, `store` where to keep what has been computed of videos."""
         self.model = model
         self.processor = processor
         self.name = name
+        self.store = store
         self.kept_bytes = kept_bytes
+        self._weights = Weights(model, folder)
         self.lock = RLock()
         """Held for every pass through the model, so that threads may share one."""
         self._videos: list[ref[Video]] = []
@@ -81,15 +97,20 @@ class VideoChat:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path = "tiny", device: str | None = None, dtype: str | None = None
+        cls,
+        model: str | Path = "tiny",
+        device: str | None = None,
+        dtype: str | None = None,
+        store: Store | None = None,
     ) -> "VideoChat":
         """`model` is "tiny" or a folder; `device` None is a GPU where there is one; `dtype` None is the stored one.
 
-        Raises ModelError for anything that cannot be loaded.
+        With a `store`, videos that another process has opened are warm. Raises ModelError for anything that cannot be
+        loaded.
         """
         folder = find_model(model)
         where = find_device(device)
-        return cls(load_model(folder, where, dtype), load_processor(folder), str(model))
+        return cls(load_model(folder, where, dtype), load_processor(folder), str(model), folder=folder, store=store)
 
     def open(
         self,
@@ -120,6 +141,7 @@ class VideoChat:
             frames=frames,
             start=start,
             end=end,
+            read=partial(stored_clip, self.store, read_clip),
         )
         return Video(self, footage)
 
@@ -171,6 +193,15 @@ class VideoChat:
                 pixels = self.processor.pixels(frames[first : first + FRAMES_AT_ONCE]).to(self.model.device)
                 parts.append(self.model.get_image_features(pixels))
             return torch.cat(parts)
+
+    def identity(self) -> list[Any]:
+        """All but the video and the question that decides what is computed."""
+        code = source_digest(Path(minigpt4_video.model.__file__).parent)
+        attention = self.model.config.text_config._attn_implementation
+        pixels = [self.processor.image_size, self.processor.image_mean, self.processor.image_std]
+        computed = [str(self.model.dtype), self.model.device.type, attention, FRAMES_AT_ONCE]
+        versions = [code, torch.__version__, transformers.__version__]
+        return [self._weights.digest(self.store), versions, computed, pixels]
 
     def utterance(self, ids: Sequence[int], settings: Any, seed: int | None, begun: float) -> Utterance:
         """An answer to be found, to what the prompt holds behind its prefix; its clock runs since `begun`."""
@@ -260,10 +291,12 @@ class Video:
         self.footage = footage
         self._prefix: Prefix | None = None
         self._turn: Turn | None = None
+        self._unsaved: list[Callable[[], None]] = []
+        """What is to go to the store once nobody waits for an answer."""
 
     @property
     def memory(self) -> int:
-        """Bytes that are kept of what the language model has read."""
+        """Bytes that are kept of what the language model has read of the video."""
         return self._prefix.board.memory if self._prefix else 0
 
     def ask(
@@ -304,6 +337,7 @@ class Video:
                 }
                 self._make_room(prefix, sum(one.room for one in found.values()))
             _answer_all(Round(prefix.board), list(found.values()), self.model.lock)
+            self._save()
             answers |= {number: _answer(one, prompts[number].plan, took) for number, one in found.items()}
         return [answers[number] for number in range(len(texts))]
 
@@ -379,24 +413,46 @@ class Video:
 
     @cached_property
     def _frame_tokens(self) -> torch.Tensor:
-        return self.model.encode(list(self.footage.clip.frames))
+        if (kept := self._stored(self._features_key)) is not None:
+            return kept["tokens"].to(self.model.model.device)
+        unique, places = unique_frames(self.footage.clip.frames)
+        tokens = self.model.encode(list(unique))[torch.from_numpy(places)]
+        self._later(self._features_key, lambda: {"tokens": tokens})
+        return tokens
+
+    @cached_property
+    def _features_key(self) -> str:
+        return key("features", array_digest(self.footage.clip.frames), self.model.identity())
 
     def _read(self, prompt: Prompt, most: int) -> tuple[Prefix, float]:
         """The prefix of a prompt, from memory where it is there, and the seconds that frames took."""
         prefix = self._prefix
         took = 0.0
         if prefix is None or prefix.frames != prompt.plan.kept_frames or not _goes_on(prompt.ids, prefix.ids):
-            begun = perf_counter()
-            frame_tokens = self.frame_tokens(prompt.plan.kept_frames)
-            took = perf_counter() - begun
             self._prefix = self._turn = None  # before the new one takes its memory
             ids = prompt.ids[: self.shared(prompt)]
             # What was planned fits the window, so one question at a time needs no more.
             board = Branches(self.model.model, 1, max(self.model.processor.window, len(prompt.ids) + most))
-            board.begin(0, ids, frame_tokens)
+            took = self._begin(board, ids, prompt.plan.kept_frames)
             prefix = self._prefix = Prefix(ids, prompt.plan.kept_frames, board)
         self.model.used(self)
         return prefix, took
+
+    def _begin(self, board: Branches, ids: list[int], frames: tuple[int, ...], row: int = 0) -> float:
+        """Read a prefix into an empty row, or take it from the store; the seconds that frames took."""
+        # Where there is a GPU, reading it again is quicker than the disk.
+        name = self._prefix_key(ids, frames) if self.model.store and self.model.model.device.type == "cpu" else ""
+        if name and (kept := self._stored(name)) is not None:
+            layers = [(kept[f"{number}.keys"], kept[f"{number}.values"]) for number in range(len(kept) // 2)]
+            board.restore(row, layers)
+            return 0.0
+        begun = perf_counter()
+        frame_tokens = self.frame_tokens(frames)
+        took = perf_counter() - begun
+        board.begin(row, ids, frame_tokens)
+        if name:
+            self._later(name, lambda: _layers(board, row))
+        return took
 
     def _go_on(self, prefix: Prefix, behind: Sequence[int]) -> Branch | None:
         """The branch of the turn before, cut back to what the next one begins with.
@@ -427,6 +483,23 @@ class Video:
             board.grow(board.slots + missing)
             self.model.used(self)
 
+    def _prefix_key(self, ids: list[int], frames: tuple[int, ...]) -> str:
+        return key("prefix", self._features_key, frames, ids)
+
+    def _stored(self, name: str) -> dict[str, torch.Tensor] | None:
+        return self.model.store.get(name) if self.model.store else None
+
+    def _later(self, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> None:
+        if (store := self.model.store) is not None:
+            self._unsaved.append(lambda: store.put(name, make()))
+
+    def _save(self) -> None:
+        """Write to the store what has been computed."""
+        with self.model.lock:
+            unsaved, self._unsaved = self._unsaved, []
+            for save in unsaved:
+                save()
+
     def _keep_turn(self, prefix: Prefix, behind: list[int], utterance: Utterance) -> Callable[[bool], None]:
         """What becomes of a branch when its answer has been read, or is not wanted any more."""
 
@@ -439,6 +512,7 @@ class Video:
             if self._turn is not None:
                 prefix.board.leave(self._turn.branch)
             prefix.board.widen(branch, len(branch))
+            self._save()
             self._turn = Turn(branch, [*behind, *utterance.tokens])
 
         return left
@@ -461,6 +535,14 @@ def _answer_all(round_: Round, utterances: Sequence[Utterance], lock: RLock) -> 
             for one in utterances:
                 if one.branch is not None:
                     round_.board.leave(one.branch)
+
+
+def _layers(board: Branches, row: int) -> dict[str, torch.Tensor]:
+    """A row's prefix as the store keeps it."""
+    layers = enumerate(board.held(row))
+    return {
+        f"{number}.{name}": held for number, pair in layers for name, held in zip(("keys", "values"), pair, strict=True)
+    }
 
 
 def _common(ids: Sequence[int], others: Sequence[int]) -> int:

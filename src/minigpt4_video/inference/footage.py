@@ -1,7 +1,7 @@
 """What is taken from a video file before a model sees it: frames, a text for each, and the plan among them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,8 +110,9 @@ def take_footage(
     frames: int | None = None,
     start: float | None = None,
     end: float | None = None,
+    read: Callable[..., Clip] = read_clip,
 ) -> Footage:
-    """Sample a video as `processor` wants it. Raises MediaError, UserError, PlanError."""
+    """Sample a video as `processor` wants it, by `read`. Raises MediaError, UserError, PlanError."""
     path = Path(path)
     if frames is not None and frames < 1:
         raise UserError(f"{frames} frames were asked for; ask for at least 1")
@@ -122,7 +123,7 @@ def take_footage(
             raise _too_many(frames, most, processor.window)
     said = _said(path, info, subtitles, subtitle_language, encoding, speech)
     size = (processor.image_size, processor.image_size)
-    clip = read_clip(path, frames or processor.frames, start=start, end=end, size=size)
+    clip = read(path, frames or processor.frames, start=start, end=end, size=size)
     cues = [cue for cue in said.cues if cue.end > (start or 0.0) and (end is None or cue.start < end)]
     return Footage(path, info, clip, align(cues, clip.times), said, frames)
 

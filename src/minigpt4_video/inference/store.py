@@ -1,0 +1,287 @@
+"""What is expensive is kept on disk, by the hash of everything that determines it.
+
+An entry is a safetensors file named by its key. It is written aside and renamed, so it is whole or not there; several
+processes may write the same one, and the last rename wins with the same content. What cannot be read, or does not have
+the checksum written with it, counts as not there. The longest unused entries go when all together take more than the
+limit.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from minigpt4_video.errors import UserError
+from minigpt4_video.media import Clip
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["frames", "features", "prefix"]
+KINDS: tuple[Kind, ...] = ("frames", "features", "prefix")
+"""Sampled frames, what the language model reads of them, and the keys and values it has computed of a prompt."""
+
+VARIABLE = "MINIGPT4_VIDEO_STORE"
+"""Names the folder; "off" means no store."""
+LIMIT = 20 * 2**30
+ABANDONED_AFTER = 3600.0
+"""Seconds after which a file that was being written aside is one that nobody writes any more."""
+ASIDE = ".part"
+
+
+class Held(NamedTuple):
+    """What there is of one kind."""
+
+    entries: int
+    bytes: int
+
+
+class Store:
+    """A folder of at most `limit` bytes that processes may share."""
+
+    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+        self.folder = folder
+        self.limit = limit
+        self._warned = False
+
+    def get(self, key: str) -> dict[str, torch.Tensor] | None:
+        """The tensors under a key, or None."""
+        place = self._place(key)
+        try:
+            data = place.read_bytes()
+            tensors: dict[str, torch.Tensor] = load(data)
+            told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+            if told != _label(key, tensors):
+                return None
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return None
+        with suppress(OSError):  # a store that only others may write to serves as well
+            os.utime(place)
+        return tensors
+
+    def put(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Keep tensors under a key. Where that fails there is no entry, and the first time a warning."""
+        place, aside = self._place(key), ""
+        held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        if sum(tensor.nbytes for tensor in held.values()) > self.limit:
+            return
+        try:
+            place.parent.mkdir(
+                parents=True, exist_ok=True, mode=0o700
+            )  # frames of films that are nobody else's business
+            handle, aside = tempfile.mkstemp(dir=place.parent, suffix=ASIDE)
+            with os.fdopen(handle, "wb") as file:
+                file.write(save(held, _label(key, held)))
+            os.replace(aside, place)
+        except OSError as error:
+            if aside:
+                Path(aside).unlink(missing_ok=True)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "the disk is full" if full else error.strerror or str(error)
+            if not self._warned:
+                logger.warning("the store %s could not keep what was computed: %s", self.folder, reason)
+            self._warned = True
+            return
+        self.prune(self.limit)
+
+    def held(self) -> dict[Kind, Held]:
+        """How much there is of each kind."""
+        found = {}
+        for kind in KINDS:
+            sizes = [size for _, size, _ in self._files(kind)]
+            found[kind] = Held(len(sizes), sum(sizes))
+        return found
+
+    def prune(self, limit: int) -> Held:
+        """Remove the longest unused entries until the rest take at most `limit` bytes; what was removed."""
+        files = sorted(file for kind in KINDS for file in self._files(kind))
+        total = sum(size for _, size, _ in files)
+        gone = freed = 0
+        for used, size, file in files:
+            abandoned = file.suffix == ASIDE and time.time() - used > ABANDONED_AFTER
+            if abandoned or (total > limit and file.suffix != ASIDE):
+                file.unlink(missing_ok=True)
+                total -= size
+                gone += 1
+                freed += size
+        return Held(gone, freed)
+
+    def clear(self) -> Held:
+        """Remove everything that is the store's; what was removed. Raises UserError where that is not allowed."""
+        before = self.held()
+        for name in (*KINDS, "files"):
+            try:
+                shutil.rmtree(self.folder / name)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise UserError(f"{error.filename} cannot be removed: {error.strerror}") from error
+        return Held(sum(held.entries for held in before.values()), sum(held.bytes for held in before.values()))
+
+    def digest(self, file: Path) -> str:
+        """SHA-256 of a large file, computed once for each state of it.
+
+        The state is everything the file system knows: any write to the file changes it.
+        """
+        status = file.stat()
+        state = [str(file.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        place = self.folder / "files" / _hash(state)
+        try:
+            known = place.read_text(encoding="ascii")
+            if len(known) == 64 and set(known) <= set("0123456789abcdef"):
+                return known
+        except (OSError, ValueError):
+            pass  # not computed before
+        digest = file_digest(file)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, aside = tempfile.mkstemp(dir=place.parent, suffix=ASIDE)
+            with os.fdopen(handle, "w", encoding="ascii") as written:
+                written.write(digest)
+            os.replace(aside, place)
+        except OSError:
+            pass  # the next process computes it again
+        return digest
+
+    def _place(self, key: str) -> Path:
+        kind, _, name = key.partition("-")
+        return self.folder / kind / name[:2] / f"{name}.safetensors"
+
+    def _files(self, kind: Kind) -> list[tuple[float, int, Path]]:
+        """Last use, size and path of all files of a kind, those being written among them."""
+        found = []
+        for file in (self.folder / kind).glob("*/*"):
+            try:
+                status = file.stat()
+            except OSError:
+                continue  # another process has just removed it
+            found.append((status.st_mtime, status.st_size, file))
+        return found
+
+
+class Weights:
+    """Which weights a model has: the files they were read from, or what is in memory where that was changed since."""
+
+    def __init__(self, model: torch.nn.Module, folder: Path | None) -> None:
+        self._model = model
+        self._folder = folder
+        self._loaded = self._state()
+        self._known: tuple[list[tuple[str, int, int]], str] | None = None
+
+    def digest(self, store: Store | None) -> str:
+        """One for all weights, with adapters; another dtype is for the caller to tell apart."""
+        state = self._state()
+        if self._known is not None and self._known[0] == state:
+            return self._known[1]
+        if self._folder is None or store is None or state != self._loaded:
+            made = module_digest(self._model)
+        else:
+            files = sorted(file for file in self._folder.rglob("*") if file.is_file())
+            made = _hash([(str(file.relative_to(self._folder)), store.digest(file)) for file in files])
+        self._known = state, made
+        return made
+
+    def _state(self) -> list[tuple[str, int, int]]:
+        """Names, places and versions of all weights: a write in place counts a version up."""
+        return [(name, tensor.data_ptr(), tensor._version) for name, tensor in self._model.named_parameters()]
+
+
+def find_store(where: str | Path | None = None) -> Store | None:
+    """The store in a folder, None for "off"; without a name where the environment says, else in the user's cache."""
+    named = where or os.environ.get(VARIABLE)
+    if named == "off":
+        return None
+    if named:
+        return Store(Path(named))
+    return Store(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigpt4-video")
+
+
+def key(kind: Kind, *parts: Any) -> str:
+    """A key from everything that determines a value: numbers, texts, digests, and lists of such."""
+    return f"{kind}-{_hash([kind, *parts])}"
+
+
+def _hash(told: Any) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def source_digest(folder: Path) -> str:
+    """SHA-256 of the Python files of a package: another version of the code may compute another value."""
+    made = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        made.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return made.hexdigest()
+
+
+def array_digest(array: np.ndarray[Any, Any]) -> str:
+    """SHA-256 of an array's content, form and type."""
+    made = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    made.update(np.ascontiguousarray(array).data)
+    return made.hexdigest()
+
+
+def module_digest(module: torch.nn.Module) -> str:
+    """SHA-256 of all weights as they are in memory."""
+    made = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        made.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        made.update(_bytes(tensor.detach().cpu()))
+    return made.hexdigest()
+
+
+def stored_clip(store: Store | None, read: Callable[..., Clip], path: Path, frames: int, **options: Any) -> Clip:
+    """What `read(path, frames, **options)` gives, from the store where it is there."""
+    if store is None:
+        return read(path, frames, **options)
+    import av
+
+    import minigpt4_video.media as media
+
+    try:
+        before = path.stat()
+        content = file_digest(path)
+    except OSError:
+        return read(path, frames, **options)  # which says what is wrong with the file
+    code = source_digest(Path(media.__file__).parent)
+    name = key("frames", content, frames, options, code, av.__version__, av.library_versions)
+    if (kept := store.get(name)) is not None:
+        return Clip(kept["frames"].numpy(), kept["times"].numpy(), float(kept["duration"]))
+    clip = read(path, frames, **options)
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns, before.st_ino) == (after.st_size, after.st_mtime_ns, after.st_ino):
+        held = {
+            "frames": torch.from_numpy(clip.frames),
+            "times": torch.from_numpy(np.asarray(clip.times, np.float64)),
+            "duration": torch.tensor(clip.duration, dtype=torch.float64),
+        }
+        store.put(name, held)
+    return clip
+
+
+def _label(key: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """What an entry says of itself."""
+    sums = {name: zlib.crc32(_bytes(tensor)) for name, tensor in sorted(tensors.items())}
+    return {"key": key, "checksums": json.dumps(sums, sort_keys=True)}
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
