@@ -1,6 +1,8 @@
 """The verbs that put questions to a model: ask, chat, caption."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -8,6 +10,7 @@ from typer import Argument, Option
 
 from minigpt4_video.cli import options
 from minigpt4_video.cli.output import note, quiet, say, say_json
+from minigpt4_video.cli.sources import video_file
 from minigpt4_video.cli.subtitles import check_savable, write_subtitles
 from minigpt4_video.errors import UserError
 
@@ -21,7 +24,7 @@ ReportFile = Annotated[
 
 
 def ask(
-    video: options.VideoFile,
+    video: options.VideoSource,
     question: Annotated[str, Argument(help="What you want to know.", show_default=False)],
     model: options.Model = "tiny",
     subtitles: options.Subtitles = "auto",
@@ -43,6 +46,7 @@ def ask(
     \b
     minigpt4-video ask clip.mp4 "What happens?"
     minigpt4-video ask clip.mp4 "What does she say?" --subtitles clip.zh.srt --report answer.html
+    minigpt4-video ask https://example.org/clip.mp4 "What happens?"
     """
     if not question.strip():
         raise UserError("the question is empty; write what you want to know, in quotation marks")
@@ -51,7 +55,7 @@ def ask(
 
 
 def caption(
-    video: options.VideoFile,
+    video: options.VideoSource,
     style: Annotated[Literal["brief", "detailed", "tags"], Option(help="How much to tell.")] = "brief",
     language: Annotated[Literal["en", "zh"], Option(help="English or Chinese.")] = "en",
     model: options.Model = "tiny",
@@ -83,7 +87,7 @@ def caption(
 
 
 def chat(
-    video: options.VideoFile,
+    video: options.VideoSource,
     model: options.Model = "tiny",
     subtitles: options.Subtitles = "auto",
     subtitle_language: options.SubtitleLanguage = None,
@@ -105,22 +109,22 @@ def chat(
     minigpt4-video chat clip.mp4
     """
     taken = _Taken(video, subtitles, subtitle_language, encoding, speech, save_subtitles, frames)
-    opened = _open(taken, model, device, dtype)
-    _introduce(opened)
-    conversation = opened.chat()
-    while line := _next_line():
-        if not line.strip():
-            conversation = opened.chat()
-            note("(a new conversation)")
-            continue
-        try:
-            for piece in conversation.stream(
-                line.strip(), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
-            ):
-                say(piece, end="")
-            say("")
-        except UserError as error:
-            note(f"error: {error}; an empty line begins a new conversation")
+    with _opened(taken, model, device, dtype) as opened:
+        _introduce(opened)
+        conversation = opened.chat()
+        while line := _next_line():
+            if not line.strip():
+                conversation = opened.chat()
+                note("(a new conversation)")
+                continue
+            try:
+                for piece in conversation.stream(
+                    line.strip(), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+                ):
+                    say(piece, end="")
+                say("")
+            except UserError as error:
+                note(f"error: {error}; an empty line begins a new conversation")
 
 
 def _next_line() -> str:
@@ -133,7 +137,7 @@ def _next_line() -> str:
 class _Taken(NamedTuple):
     """A video and what is to be taken from it."""
 
-    path: Path
+    source: str
     subtitles: str
     subtitle_language: str | None
     encoding: str | None
@@ -142,26 +146,28 @@ class _Taken(NamedTuple):
     frames: int | None
 
 
-def _open(taken: _Taken, model: str, device: str, dtype: str) -> "Video":
+@contextmanager
+def _opened(taken: _Taken, model: str, device: str, dtype: str) -> "Iterator[Video]":
     from minigpt4_video.media import probe
 
     check_savable(taken.save_subtitles)
-    probe(taken.path)  # a wrong file is told at once, before torch and the weights are loaded
-    quiet()
-    from minigpt4_video.inference import VideoChat
-    from minigpt4_video.inference.store import find_store
+    with video_file(taken.source, taken.subtitles, taken.subtitle_language) as file:
+        probe(file)  # a wrong file is told at once, before torch and the weights are loaded
+        quiet()
+        from minigpt4_video.inference import VideoChat
+        from minigpt4_video.inference.store import find_store
 
-    chat = VideoChat.from_pretrained(model, device=device, dtype=dtype, store=find_store())
-    video = chat.open(
-        taken.path,
-        subtitles=taken.subtitles,
-        subtitle_language=taken.subtitle_language,
-        encoding=taken.encoding,
-        speech=taken.speech,
-        frames=taken.frames,
-    )
-    write_subtitles(taken.save_subtitles, video.footage)
-    return video
+        chat = VideoChat.from_pretrained(model, device=device, dtype=dtype, store=find_store())
+        video = chat.open(
+            file,
+            subtitles=taken.subtitles,
+            subtitle_language=taken.subtitle_language,
+            encoding=taken.encoding,
+            speech=taken.speech,
+            frames=taken.frames,
+        )
+        write_subtitles(taken.save_subtitles, video.footage)
+        yield video
 
 
 def _introduce(video: "Video") -> None:
@@ -185,28 +191,28 @@ def _answer(
         from minigpt4_video.inference.writing import check_writable
 
         check_writable(report)
-    video = _open(taken, model, device, dtype)
-    plan = video.plan(question, max_new_tokens=max_new_tokens)
-    _introduce(video)
-    for sentence in plan.left_out:
-        note(f"note: {sentence}")
-    stream = video.stream(question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    try:
-        for piece in stream:
-            if not json:
-                say(piece, end="")
-    finally:
-        stream.close()
-    answer = stream.answer
-    if json:
-        say_json(
-            {"video": str(taken.path), "question": question, "model": model, "subtitles": video.footage.said_in}
-            | answer.as_json()
-        )
-    else:
-        say("")
-    if report is not None:
-        _write_report(report, video, question, answer)
+    with _opened(taken, model, device, dtype) as video:
+        plan = video.plan(question, max_new_tokens=max_new_tokens)
+        _introduce(video)
+        for sentence in plan.left_out:
+            note(f"note: {sentence}")
+        stream = video.stream(question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        try:
+            for piece in stream:
+                if not json:
+                    say(piece, end="")
+        finally:
+            stream.close()
+        answer = stream.answer
+        if json:
+            say_json(
+                {"video": taken.source, "question": question, "model": model, "subtitles": video.footage.said_in}
+                | answer.as_json()
+            )
+        else:
+            say("")
+        if report is not None:
+            _write_report(report, video, question, answer)
 
 
 def _write_report(file: Path, video: "Video", question: str, answer: "Answer") -> None:

@@ -1,6 +1,7 @@
 """What is in a video and what of it a model would be shown."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ from typer import Option
 
 from minigpt4_video.cli import options
 from minigpt4_video.cli.output import note, quiet, say_json, visible
+from minigpt4_video.cli.sources import video_file
 from minigpt4_video.cli.subtitles import check_savable, write_subtitles
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    video: options.VideoFile,
+    video: options.VideoSource,
     model: options.Model = "tiny",
     subtitles: options.Subtitles = "auto",
     subtitle_language: options.SubtitleLanguage = None,
@@ -44,42 +46,46 @@ def inspect(
     if sheet is not None:
         check_writable(sheet)
     check_savable(save_subtitles)
-    probe(video)  # a wrong file is told at once, before transformers is loaded
-    quiet()
-    from minigpt4_video.inference.contact_sheet import FRAME_WIDTH, draw_sheet
-    from minigpt4_video.inference.footage import take_footage
-    from minigpt4_video.inference.loading import find_model, load_processor
+    with video_file(video, subtitles, subtitle_language) as file:
+        probe(file)  # a wrong file is told at once, before transformers is loaded
+        quiet()
+        from minigpt4_video.inference.contact_sheet import FRAME_WIDTH, draw_sheet
+        from minigpt4_video.inference.footage import take_footage
+        from minigpt4_video.inference.loading import find_model, load_processor
+        from minigpt4_video.inference.store import find_store
+        from minigpt4_video.inference.transcripts import stored_words
 
-    processor = load_processor(find_model(model))
-    footage = take_footage(
-        video,
-        processor,
-        subtitles=subtitles,
-        subtitle_language=subtitle_language,
-        encoding=encoding,
-        speech=speech,
-        frames=frames,
-    )
-    write_subtitles(save_subtitles, footage)
-    plan = footage.plan(processor, question)
-    if sheet is not None:
-        drawn = draw_sheet(footage.thumbnails(FRAME_WIDTH).frames, list(footage.clip.times), footage.texts)
-        write_whole(sheet, drawn.png)
-        note(f"contact sheet: {sheet}")
-        if drawn.undrawn:
-            note(f"note: no font here has the characters {drawn.undrawn[:20]}; install one, such as Noto Sans CJK")
-    if json:
-        say_json(_as_json(footage, plan, model))
-    else:
-        _print(footage, plan, model)
+        processor = load_processor(find_model(model))
+        footage = take_footage(
+            file,
+            processor,
+            subtitles=subtitles,
+            subtitle_language=subtitle_language,
+            encoding=encoding,
+            speech=speech,
+            frames=frames,
+            listen=partial(stored_words, find_store()),
+        )
+        write_subtitles(save_subtitles, footage)
+        plan = footage.plan(processor, question)
+        if sheet is not None:
+            drawn = draw_sheet(footage.thumbnails(FRAME_WIDTH).frames, list(footage.clip.times), footage.texts)
+            write_whole(sheet, drawn.png)
+            note(f"contact sheet: {sheet}")
+            if drawn.undrawn:
+                note(f"note: no font here has the characters {drawn.undrawn[:20]}; install one, such as Noto Sans CJK")
+        if json:
+            say_json(_as_json(video, footage, plan, model))
+        else:
+            _print(footage, plan, model)
 
 
-def _as_json(footage: "Footage", plan: "Plan", model: str) -> dict[str, object]:
+def _as_json(source: str, footage: "Footage", plan: "Plan", model: str) -> dict[str, object]:
     from minigpt4_video.media import find_beside
 
     kept = set(plan.kept_frames)
     return {
-        "video": str(footage.path),
+        "video": source,
         "streams": asdict(footage.info),
         "subtitles": footage.said_in,
         "subtitle_files": [

@@ -5,7 +5,12 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-VideoFile = Annotated[Path, Argument(metavar="VIDEO", help="A video file, or a picture.", show_default=False)]
+VideoSource = Annotated[
+    str,
+    Argument(
+        metavar="VIDEO", help="A video file, a picture, an http(s) address, or a YouTube link.", show_default=False
+    ),
+]
 Model = Annotated[
     str,
     Option(

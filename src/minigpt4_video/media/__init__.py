@@ -4,7 +4,7 @@ from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue, align
 from minigpt4_video.media.guarded import Limits, probe_guarded, read_clip_guarded, read_subtitles_guarded
 from minigpt4_video.media.probing import SubtitleTrack, VideoInfo, probe
-from minigpt4_video.media.remote import SourceRules, source_file
+from minigpt4_video.media.remote import SourceRules, is_address, source_file
 from minigpt4_video.media.sampling import sample_times
 from minigpt4_video.media.subtitles import SubtitleSource, as_webvtt, find_beside, find_subtitles, read_subtitles
 from minigpt4_video.media.transcription import Recogniser, lines, transcribe
@@ -24,6 +24,7 @@ __all__ = [
     "as_webvtt",
     "find_beside",
     "find_subtitles",
+    "is_address",
     "lines",
     "probe",
     "probe_guarded",
