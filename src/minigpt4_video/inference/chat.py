@@ -18,6 +18,7 @@ from minigpt4_video.inference.answer import Answer, Timings
 from minigpt4_video.inference.footage import Footage, take_footage
 from minigpt4_video.inference.loading import find_device, find_model, load_model, load_processor
 from minigpt4_video.inference.store import Store, Weights, array_digest, key, source_digest, stored_clip
+from minigpt4_video.inference.transcripts import stored_words
 from minigpt4_video.inference.words import Choice, Round, Utterance, Words
 from minigpt4_video.instructions import CAPTION_STYLE, Language, Style
 from minigpt4_video.media import read_clip, unique_frames
@@ -51,7 +52,7 @@ class Stream(Iterator[str]):
     def answer(self) -> Answer:
         for _ in self:
             pass
-        return _answer(self._words.utterance, self.plan, self._frames_took)
+        return finished_answer(self._words.utterance, self.plan, self._frames_took)
 
     def close(self) -> None:
         """Stop before the end; the model is free again when this returns."""
@@ -142,6 +143,7 @@ class VideoChat:
             start=start,
             end=end,
             read=partial(stored_clip, self.store, read_clip),
+            listen=partial(stored_words, self.store),
         )
         return Video(self, footage)
 
@@ -240,7 +242,8 @@ def _let_go(whole: bool) -> None:
     """What `Words` leaves of a conversation that nobody will go on with."""
 
 
-def _answer(utterance: Utterance, plan: Plan, frames_took: float) -> Answer:
+def finished_answer(utterance: Utterance, plan: Plan, frames_took: float) -> Answer:
+    """What a whole utterance says."""
     timings = Timings(frames_took, utterance.first_word, frames_took + utterance.took)
     return Answer(utterance.text, utterance.confidence, plan, timings)
 
@@ -329,7 +332,7 @@ class Video:
             alike = {number: prompt for number, prompt in enumerate(prompts) if prompt.shows == shows}
             with self.model.lock:
                 begun = perf_counter()
-                prefix, took = self._read(next(iter(alike.values())), settings.max_new_tokens)
+                prefix, took = self._read(list(alike.values()), settings.max_new_tokens)
                 common = len(prefix.ids)
                 found = {
                     number: self.model.utterance(one.ids[common:], settings, seed, begun + took)
@@ -337,8 +340,8 @@ class Video:
                 }
                 self._make_room(prefix, sum(one.room for one in found.values()))
             _answer_all(Round(prefix.board), list(found.values()), self.model.lock)
-            self._save()
-            answers |= {number: _answer(one, prompts[number].plan, took) for number, one in found.items()}
+            self.save()
+            answers |= {number: finished_answer(one, prompts[number].plan, took) for number, one in found.items()}
         return [answers[number] for number in range(len(texts))]
 
     def caption(self, style: Style = "brief", language: Language = "en", **options: Any) -> Answer:
@@ -370,7 +373,7 @@ class Video:
         prompt = self.prompt(messages, max_new_tokens)
         with self.model.lock:
             begun = perf_counter()
-            prefix, took = self._read(prompt, settings.max_new_tokens)
+            prefix, took = self._read([prompt], settings.max_new_tokens)
             behind = prompt.ids[len(prefix.ids) :]
             branch = self._go_on(prefix, behind)
             utterance = self.model.utterance(behind[len(branch) if branch else 0 :], settings, seed, begun + took)
@@ -394,13 +397,14 @@ class Video:
         prepared = self.footage.prepare(processor, messages)
         return Prompt(processor.encode(prepared.text), prepared.plans[0])
 
-    def shared(self, prompt: Prompt) -> int:
-        """How many tokens of a prompt any other question about the video would begin with too."""
+    def shared(self, prompts: Sequence[Prompt]) -> list[int]:
+        """The tokens that prompts which show the same begin with, and that other questions would begin with too."""
+        first = prompts[0]
         placeholder = self.model.processor.image_token_id
-        least = len(prompt.ids) - prompt.ids[::-1].index(placeholder)
+        least = len(first.ids) - first.ids[::-1].index(placeholder)
         other = self.prompt(self.footage.conversation(QUESTION), 1)
-        most = _common(prompt.ids[:-1], other.ids)
-        return max(least, most) if other.shows == prompt.shows else least
+        others = [prompt.ids[:-1] for prompt in prompts] + ([other.ids] if other.shows == first.shows else [])
+        return first.ids[: max(least, min(_common(first.ids, ids) for ids in others))]
 
     def forget(self) -> None:
         """Give up what the language model has read of the video; the next question reads it again."""
@@ -424,21 +428,24 @@ class Video:
     def _features_key(self) -> str:
         return key("features", array_digest(self.footage.clip.frames), self.model.identity())
 
-    def _read(self, prompt: Prompt, most: int) -> tuple[Prefix, float]:
-        """The prefix of a prompt, from memory where it is there, and the seconds that frames took."""
+    def _read(self, prompts: Sequence[Prompt], most: int) -> tuple[Prefix, float]:
+        """The prefix of prompts that show the same, from memory where it is there, and the seconds that frames took."""
         prefix = self._prefix
+        frames = prompts[0].plan.kept_frames
         took = 0.0
-        if prefix is None or prefix.frames != prompt.plan.kept_frames or not _goes_on(prompt.ids, prefix.ids):
+        known = prefix is not None and prefix.frames == frames
+        if prefix is None or not known or not all(_goes_on(prompt.ids, prefix.ids) for prompt in prompts):
             self._prefix = self._turn = None  # before the new one takes its memory
-            ids = prompt.ids[: self.shared(prompt)]
+            ids = self.shared(prompts)
             # What was planned fits the window, so one question at a time needs no more.
-            board = Branches(self.model.model, 1, max(self.model.processor.window, len(prompt.ids) + most))
-            took = self._begin(board, ids, prompt.plan.kept_frames)
-            prefix = self._prefix = Prefix(ids, prompt.plan.kept_frames, board)
+            longest = max(len(prompt.ids) for prompt in prompts)
+            board = Branches(self.model.model, 1, max(self.model.processor.window, longest + most))
+            took = self.begin(board, ids, frames)
+            prefix = self._prefix = Prefix(ids, frames, board)
         self.model.used(self)
         return prefix, took
 
-    def _begin(self, board: Branches, ids: list[int], frames: tuple[int, ...], row: int = 0) -> float:
+    def begin(self, board: Branches, ids: list[int], frames: tuple[int, ...], row: int = 0) -> float:
         """Read a prefix into an empty row, or take it from the store; the seconds that frames took."""
         # Where there is a GPU, reading it again is quicker than the disk.
         name = self._prefix_key(ids, frames) if self.model.store and self.model.model.device.type == "cpu" else ""
@@ -493,8 +500,8 @@ class Video:
         if (store := self.model.store) is not None:
             self._unsaved.append(lambda: store.put(name, make()))
 
-    def _save(self) -> None:
-        """Write to the store what has been computed."""
+    def save(self) -> None:
+        """Write to the store what has been computed since the last time."""
         with self.model.lock:
             unsaved, self._unsaved = self._unsaved, []
             for save in unsaved:
@@ -512,7 +519,7 @@ class Video:
             if self._turn is not None:
                 prefix.board.leave(self._turn.branch)
             prefix.board.widen(branch, len(branch))
-            self._save()
+            self.save()
             self._turn = Turn(branch, [*behind, *utterance.tokens])
 
         return left

@@ -1,0 +1,249 @@
+"""Many videos with many questions each: videos are decoded ahead, and their answers found together.
+
+A request takes a row of keys and values for its video's prefix; its questions are branches there. Every pass finds one
+token of every answer. A finished branch leaves its memory to one that waits, and a finished video its row to the next.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+from minigpt4_video.errors import PlanError, UserError
+from minigpt4_video.inference.answer import Answer
+from minigpt4_video.inference.chat import Prompt, Video, VideoChat, finished_answer
+from minigpt4_video.inference.words import Round, Utterance
+from minigpt4_video.model.branches import Branches, bytes_per_slot
+
+GIB = 2**30
+
+
+class Question(NamedTuple):
+    """A question with options of its own; they are those of `Video.ask`."""
+
+    text: str
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int | None = None
+
+
+class Request(NamedTuple):
+    """What is asked about one video."""
+
+    video: str | Path | Video
+    questions: Sequence[str | Question]
+    subtitles: str | Path = "auto"
+    frames: int | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answers to one request in the order of its questions, or why there are none."""
+
+    request: Request
+    answers: tuple[Answer, ...] = ()
+    error: UserError | None = None
+
+
+class Engine(Protocol):
+    """Whoever asks many questions of many videos asks one of these."""
+
+    def answer(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """A reply to each request, in the order of the requests; they are taken as they are needed."""
+
+
+class BuiltIn:
+    """The engine that needs nothing but the model: `rows` videos at once, as far as `memory` bytes hold them.
+
+    `memory` is for keys and values, and `self.memory` says how much of it will be taken. Raises UserError where it does
+    not hold one video.
+    """
+
+    def __init__(self, chat: VideoChat, rows: int = 8, memory: int = 8 * GIB, ahead: int = 2) -> None:
+        self.chat = chat
+        self.slots = chat.processor.window + chat.processor.window // 2
+        """Of a row: one question fits behind any planned video, and as a rule many."""
+        row = (self.slots + 1) * bytes_per_slot(chat.model.config.text_config, chat.model.dtype)
+        if memory < row:
+            raise UserError(
+                f"{memory / GIB:.2f} GiB do not hold the keys and values of one video, which need {row / GIB:.2f} GiB; "
+                "give more, or take a smaller model"
+            )
+        self.rows = max(1, min(rows, memory // row))
+        self.memory = self.rows * row
+        self.ahead = ahead
+        """How many videos are decoded before there is a row for them."""
+
+    def answer(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """A reply to each request, in their order. What is wrong with one request is in its reply."""
+        with self.chat.lock:
+            board = Branches(self.chat.model, self.rows, self.slots)
+        with ThreadPoolExecutor(1, "decode") as decoder:
+            work = _Work(self.chat, board, _opened(self.chat, requests, decoder, self.ahead))
+            while not work.is_done():
+                work.step()
+                yield from work.replies()
+
+
+class _Opening(NamedTuple):
+    request: Request
+    video: "Future[Video]"
+
+
+def _opened(
+    chat: VideoChat, requests: Iterable[Request], decoder: ThreadPoolExecutor, ahead: int
+) -> Iterator[_Opening]:
+    """Requests in their order with their videos, of which a few are being decoded before they are taken."""
+
+    def open_(request: Request) -> Video:
+        if isinstance(request.video, Video):
+            return request.video
+        return chat.open(request.video, subtitles=request.subtitles, frames=request.frames)
+
+    coming: deque[_Opening] = deque()
+    try:
+        for request in requests:
+            coming.append(_Opening(request, decoder.submit(open_, request)))
+            if len(coming) > ahead:
+                yield coming.popleft()
+        while coming:
+            yield coming.popleft()
+    finally:
+        for opening in coming:
+            opening.video.cancel()
+
+
+class _Asked(NamedTuple):
+    """A question as the model reads it."""
+
+    number: int
+    question: Question
+    prompt: Prompt
+
+
+class _Group(NamedTuple):
+    """Questions of one request that are shown the same: they share a row."""
+
+    pending: "_Pending"
+    video: Video
+    asked: list[_Asked]
+
+
+@dataclass
+class _Pending:
+    """A request that has not been answered whole."""
+
+    request: Request
+    answers: dict[int, Answer] = field(default_factory=dict)
+    error: UserError | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.error is not None or len(self.answers) == len(self.request.questions)
+
+    def reply(self) -> Reply:
+        ordered = tuple(answer for _, answer in sorted(self.answers.items()))
+        return Reply(self.request, () if self.error else ordered, self.error)
+
+
+@dataclass
+class _Seat:
+    """A row in use."""
+
+    group: _Group
+    frames_took: float
+    left: dict[Utterance, _Asked]
+
+
+class _Work:
+    """The state of one call: who has a row, who waits for one, and which replies are still to come."""
+
+    def __init__(self, chat: VideoChat, board: Branches, openings: Iterator[_Opening]) -> None:
+        self.chat = chat
+        self.board = board
+        self.round = Round(board)
+        self.seats: dict[int, _Seat] = {}
+        self.groups: deque[_Group] = deque()
+        self.order: deque[_Pending] = deque()
+        self._openings: Iterator[_Opening] | None = openings
+
+    def is_done(self) -> bool:
+        return self._openings is None and not self.order
+
+    def replies(self) -> Iterator[Reply]:
+        """Those that are due: none comes before those asked for earlier."""
+        while self.order and self.order[0].is_done:
+            yield self.order.popleft().reply()
+
+    def step(self) -> None:
+        """Fill the empty rows, then find one token of every answer."""
+        for row in self.board.empty():
+            group = self._next_group()
+            if group is None:
+                break
+            self._sit(row, group)
+        if not self.round:
+            return
+        with self.chat.lock:
+            for one in self.round.step():
+                self._finish(one)
+
+    def _next_group(self) -> _Group | None:
+        while not self.groups and self._openings is not None:
+            opening = next(self._openings, None)
+            if opening is None:
+                self._openings = None
+                return None
+            pending = _Pending(opening.request)
+            self.order.append(pending)
+            try:
+                self.groups.extend(self._plan(pending, opening.video.result()))
+            except UserError as error:
+                pending.error = error
+        return self.groups.popleft() if self.groups else None
+
+    def _plan(self, pending: _Pending, video: Video) -> list[_Group]:
+        """All questions of a request, by what they are shown. Raises UserError where one of them cannot be asked."""
+        groups: dict[object, _Group] = {}
+        for number, asked in enumerate(pending.request.questions):
+            question = Question(asked) if isinstance(asked, str) else asked
+            prompt = video.prompt(video.footage.conversation(question.text), question.max_new_tokens)
+            most = self.chat.settings(question.max_new_tokens, question.temperature).max_new_tokens
+            if len(prompt.ids) + most > self.board.slots:
+                raise PlanError(
+                    f"a question with its video and an answer needs {len(prompt.ids) + most} tokens, more than the "
+                    f"{self.board.slots} of a row; ask for fewer frames or a shorter answer"
+                )
+            group = groups.setdefault(prompt.shows, _Group(pending, video, []))
+            group.asked.append(_Asked(number, question, prompt))
+        return list(groups.values())
+
+    def _sit(self, row: int, group: _Group) -> None:
+        first = group.asked[0].prompt
+        with self.chat.lock:
+            begun = perf_counter()
+            ids = group.video.shared([one.prompt for one in group.asked])
+            took = group.video.begin(self.board, ids, first.plan.kept_frames, row)
+            group.video.save()
+            left = {}
+            for one in group.asked:
+                settings = self.chat.settings(one.question.max_new_tokens, one.question.temperature)
+                behind = one.prompt.ids[len(ids) :]
+                utterance = self.chat.utterance(behind, settings, one.question.seed, begun + took)
+                left[utterance] = one
+                self.round.waiting.append((row, utterance))
+            self.seats[row] = _Seat(group, took, left)
+
+    def _finish(self, utterance: Utterance) -> None:
+        assert utterance.branch is not None  # it has spoken
+        row = utterance.branch.row
+        seat = self.seats[row]
+        one = seat.left.pop(utterance)
+        seat.group.pending.answers[one.number] = finished_answer(utterance, one.prompt.plan, seat.frames_took)
+        self.board.leave(utterance.branch)
+        if not seat.left:
+            self.board.end(row)
+            del self.seats[row]
