@@ -342,7 +342,7 @@ def test_asking_on_the_command_line_warms_the_store(command, random_model, video
     held = Store(tmp_path / "store").held()
     again = command("ask", video, "What happens?", "--model", random_model)
 
-    assert {kind: one.entries for kind, one in held.items()} == {"frames": 1, "features": 1, "prefix": 1}
+    assert {kind: one.entries for kind, one in held.items()} == {"frames": 1, "features": 1, "prefix": 1, "words": 0}
     assert first[:2] == again[:2] and first[0] == 0
 
 

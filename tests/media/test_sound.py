@@ -8,12 +8,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numbered import write_video
-from speaking import RATE, tone, write_talking
 
 from minigpt4_video.media import MediaError
 from minigpt4_video.media import sound as sound_module
 from minigpt4_video.media.sound import Sound, read_sound
+from numbered import write_video
+from speaking import RATE, tone, write_talking
 
 
 def loud_from(pieces: list[Sound]) -> list[float]:

@@ -45,7 +45,7 @@ def quiet() -> None:
     if not ours.handlers:
         ours.addHandler(_Notes())
         ours.propagate = False
-    logging.getLogger("minigpt4_video.inference.speech").setLevel(logging.INFO)  # what takes minutes is told
+    logging.getLogger("minigpt4_video.inference.transcripts").setLevel(logging.INFO)  # what takes minutes is told
     if os.environ.get(DEBUG):
         return
     warnings.simplefilter("ignore")

@@ -10,6 +10,7 @@ from minigpt4_video.instructions import CAPTION_STYLE
 from minigpt4_video.media import (
     Clip,
     Cue,
+    Recogniser,
     SubtitleSource,
     VideoInfo,
     align,
@@ -19,11 +20,14 @@ from minigpt4_video.media import (
     read_clip,
     read_frames,
     read_subtitles,
+    transcribe,
 )
 from minigpt4_video.messages import Message, question
 from minigpt4_video.planning import Plan
 
 logger = logging.getLogger(__name__)
+
+Listen = Callable[[Path, Recogniser, str | None], list[Cue]]
 
 
 class Said(NamedTuple):
@@ -111,8 +115,12 @@ def take_footage(
     start: float | None = None,
     end: float | None = None,
     read: Callable[..., Clip] = read_clip,
+    listen: Listen = transcribe,
 ) -> Footage:
-    """Sample a video as `processor` wants it, by `read`. Raises MediaError, UserError, PlanError."""
+    """Sample a video as `processor` wants it, by `read`, and hear it by `listen`.
+
+    Raises MediaError, UserError, PlanError, and ModelError for a speech model that cannot be used.
+    """
     path = Path(path)
     if frames is not None and frames < 1:
         raise UserError(f"{frames} frames were asked for; ask for at least 1")
@@ -121,7 +129,7 @@ def take_footage(
         most = (processor.window - processor.answer_reserve) // processor.tokens_per_frame
         if min(frames, info.frames or frames) > most:
             raise _too_many(frames, most, processor.window)
-    said = _said(path, info, subtitles, subtitle_language, encoding, speech)
+    said = _said(path, info, subtitles, subtitle_language, encoding, speech, listen)
     size = (processor.image_size, processor.image_size)
     clip = read(path, frames or processor.frames, start=start, end=end, size=size)
     cues = [cue for cue in said.cues if cue.end > (start or 0.0) and (end is None or cue.start < end)]
@@ -142,6 +150,7 @@ def _said(
     language: str | None,
     encoding: str | None,
     speech: str | Path | None,
+    listen: Listen,
 ) -> Said:
     if subtitles == "off":
         return Said(missing="none wanted")
@@ -155,7 +164,7 @@ def _said(
             if encoding is not None:  # named by the person, who may have mistaken it
                 raise
             logger.warning("%s", error)
-    return _heard(path, info, language, speech)
+    return _heard(path, info, language, speech, listen)
 
 
 def _name(source: SubtitleSource) -> str:
@@ -164,18 +173,18 @@ def _name(source: SubtitleSource) -> str:
     return f"track {source.track}" + (f" ({source.language})" if source.language else "")
 
 
-def _heard(path: Path, info: VideoInfo, language: str | None, speech: str | Path | None) -> Said:
+def _heard(path: Path, info: VideoInfo, language: str | None, speech: str | Path | None, listen: Listen) -> Said:
     """What is said in a video, where it has sound and a recogniser is at hand."""
     if not info.has_audio:
         return Said(missing="no file beside the video, no track in it, and no sound")
     if speech == "off":
         return Said(missing="no file beside the video and no track in it")
-    from minigpt4_video.inference.speech import find_recogniser, hear
+    from minigpt4_video.inference.speech import find_recogniser
 
     recogniser = find_recogniser(speech)
     if recogniser is None:
         return Said(missing="no file beside the video, no track in it, and no speech model (--speech names one)")
-    words = hear(path, recogniser, language)
+    words = listen(path, recogniser, language)
     if not words:
         return Said(missing=f"no words heard ({recogniser.name})")
     return Said(lines(words), f"speech ({recogniser.name})")

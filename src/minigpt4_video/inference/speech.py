@@ -1,7 +1,6 @@
-"""Which recogniser of speech is at hand, and what it hears in a video."""
+"""Which recogniser of speech is at hand."""
 
 import json
-import logging
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import version
@@ -10,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from minigpt4_video.errors import ModelError
 from minigpt4_video.inference.loading import find_device
-from minigpt4_video.inference.transcripts import keep_transcript, read_transcript, transcript_file
-from minigpt4_video.media import Cue, Recogniser, transcribe
+from minigpt4_video.media import Cue, Recogniser
 from minigpt4_video.media.sound import RATE, Samples
 from minigpt4_video.media.transcription import FasterWhisper, PocketSphinx, folder_key
-
-logger = logging.getLogger(__name__)
 
 AT_HAND = ("large-v3-turbo", "large-v3", "distil-large-v3", "large-v2", "medium", "small", "base", "tiny")
 """Models of faster-whisper that are taken unnamed where an earlier download left them, the best first."""
@@ -50,7 +47,7 @@ class TransformersWhisper:
             model = WhisperForConditionalGeneration.from_pretrained(self.folder, dtype=dtype, local_files_only=True)
             listener = AutoFeatureExtractor.from_pretrained(self.folder, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ModelError(f"the speech model in {self.folder} cannot be loaded: {reason}") from error
         return model.to(device).eval(), listener, tokenizer
@@ -80,11 +77,8 @@ class TransformersWhisper:
                 logprob_threshold=-1.0,
             )
         for segment in told["segments"][0]:
-            yield Cue(
-                float(segment["start"]),
-                float(segment["end"]),
-                tokenizer.decode(segment["tokens"], skip_special_tokens=True),
-            )
+            tokens = [token for token in segment["tokens"].tolist() if token < tokenizer.eos_token_id]  # no times
+            yield Cue(float(segment["start"]), float(segment["end"]), tokenizer.decode(tokens))
 
 
 def find_recogniser(name: str | Path | None = None) -> Recogniser | None:
@@ -93,7 +87,7 @@ def find_recogniser(name: str | Path | None = None) -> Recogniser | None:
     A name that is no folder is looked up on the hub, and downloaded where it is not there yet. Without a name nothing
     is downloaded: one of faster-whisper's models that is on this machine is taken, else None. Raises ModelError.
     """
-    if name is None:
+    if name in (None, ""):
         return _at_hand()
     if str(name) == "pocketsphinx":
         _need("pocketsphinx", "pocketsphinx", "pocketsphinx")
@@ -109,17 +103,6 @@ def find_recogniser(name: str | Path | None = None) -> Recogniser | None:
     raise ModelError(
         f"{folder} holds no speech model; name a Whisper folder of transformers, or one converted for faster-whisper"
     )
-
-
-def hear(video: Path, recogniser: Recogniser, language: str | None = None) -> list[Cue]:
-    """The words that are said in a video, from an earlier hearing where there was one."""
-    file = transcript_file(video, recogniser, language)
-    words = read_transcript(file)
-    if words is None:
-        logger.info("listening to %s (%s); this takes a while, once", video.name, recogniser.name)
-        words = transcribe(video, recogniser, language)
-        keep_transcript(file, words)
-    return words
 
 
 def _need(module: str, name: str, package: str) -> None:

@@ -30,9 +30,10 @@ from minigpt4_video.media import Clip
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["frames", "features", "prefix"]
-KINDS: tuple[Kind, ...] = ("frames", "features", "prefix")
-"""Sampled frames, what the language model reads of them, and the keys and values it has computed of a prompt."""
+Kind = Literal["frames", "features", "prefix", "words"]
+KINDS: tuple[Kind, ...] = ("frames", "features", "prefix", "words")
+"""Sampled frames, what the language model reads of them, the keys and values it has computed of a prompt, and words
+that were heard."""
 
 VARIABLE = "MINIGPT4_VIDEO_STORE"
 """Names the folder; "off" means no store."""
