@@ -63,7 +63,7 @@ class Reader:
         process.stdin.flush()
         if not select.select([process.stdout], [], [], MOST_SECONDS)[0]:
             self.end()
-            return {"fault": f"hangs for more than {MOST_SECONDS:g} s"}
+            return {"fault": f"hangs for more than {MOST_SECONDS:g} s", "seconds": MOST_SECONDS}
         line = process.stdout.readline()
         if not line:
             status = process.wait()
@@ -85,8 +85,9 @@ class Reader:
 
 def own_files(folder: Path) -> list[Path]:
     """One small file of each kind, made here."""
-    from numbered import write_animation, write_video
     from PIL import Image
+
+    from numbered import write_animation, write_video
 
     made = [
         write_video(folder / f"own.{suffix}", range(30), codec=codec, g="10")
@@ -166,7 +167,13 @@ def fuzz(arguments: argparse.Namespace) -> int:
             endings[told.get("ending", "ended")] += 1
             slowest, largest = max(slowest, told.get("seconds", 0.0)), max(largest, told.get("peak", 0))
             most_growth = max(most_growth, told.get("growth", 0))
-            for fault in dict.fromkeys(faults_of(told)):
+            faults = dict.fromkeys(faults_of(told))
+            if told.get("seconds", 0.0) > MOST_CPU_SECONDS:
+                unhurt = reader.read(whole, f"{arguments.seed}:{number}").get("seconds", 0.0)
+                if told["seconds"] < 2 * unhurt:  # a large file, and it takes as long without the damage
+                    faults = dict.fromkeys(fault for fault in faults if "seconds" not in fault and "hangs" not in fault)
+                    endings["slow, as without damage"] += 1
+            for fault in faults:
                 found.setdefault(fault, []).append({"case": number, "of": whole.name, "told": told.get("details")})
                 if len(found[fault]) <= 3:
                     (output / path.name).write_bytes(path.read_bytes())

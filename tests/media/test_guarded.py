@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from numbered import write_video
 
 from minigpt4_video.media import (
     Cue,
@@ -22,6 +21,7 @@ from minigpt4_video.media import (
     read_clip_guarded,
     read_subtitles_guarded,
 )
+from numbered import write_video
 
 
 @pytest.fixture

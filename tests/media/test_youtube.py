@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from numbered import numbers_of, write_video
 
 from minigpt4_video.media import MediaError, SourceRules, find_subtitles, read_clip, read_subtitles, source_file
 from minigpt4_video.media import remote as remote_module
 from minigpt4_video.media import youtube as youtube_module
 from minigpt4_video.media.youtube import is_youtube, youtube_video
+from numbered import numbers_of, write_video
 
 NAME = "aB3-_fG6hI9"
 LINK = f"https://youtu.be/{NAME}"
