@@ -1,9 +1,13 @@
 """The table of known models."""
 
 import pytest
+import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 from minigpt4_video.errors import ModelError
+from minigpt4_video.model.branches import bytes_per_slot
+from minigpt4_video.model.configuration import MiniGPT4VideoConfig
+from minigpt4_video.model.modeling import MiniGPT4VideoForConditionalGeneration
 from minigpt4_video.model.presets import PRESETS, settings_for
 
 
@@ -16,11 +20,47 @@ def test_parameters_are_those_of_the_published_models(name, billions):
     assert PRESETS[name].parameters() / 1e9 == pytest.approx(billions + 1.01, abs=0.03)
 
 
-def test_memory_counts_weights_and_cache():
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_sizes_are_those_of_the_model_made_without_storage(name, request):
+    preset = PRESETS[name]
+    if preset.text_config is None:
+        config = MiniGPT4VideoConfig.from_pretrained(request.getfixturevalue("embedded"))
+    else:
+        config = MiniGPT4VideoConfig(text_config=dict(preset.text_config))
+    with torch.device("meta"):
+        model = MiniGPT4VideoForConditionalGeneration(config)
+    sizes = preset.sizes()
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    assert sizes.vision == count(model.model.vision_tower)
+    assert sizes.projection == count(model.model.multi_modal_projector)
+    assert sizes.parameters == count(model)
+    assert sizes.tokens_per_frame == config.tokens_per_frame
+    assert 2 * sizes.cache_per_token == bytes_per_slot(config.text_config, torch.bfloat16)
+
+
+def test_memory_counts_weights_and_cache_by_dtype_and_frames():
     preset = PRESETS["mistral-7b"]
-    cache = 2 * 2 * 32 * 8 * 128 * 7713  # keys and values, 16 bit, layers, heads, head, window
-    assert preset.memory() == 2 * preset.parameters() + cache
-    assert preset.memory(0.5) < preset.memory() / 2
+    cache = 2 * 32 * 8 * 128 * 7713  # keys and values, layers, heads, head, window
+    assert preset.memory("bfloat16") == 2 * (preset.parameters() + cache)
+    assert preset.memory("float32") == 2 * preset.memory("bfloat16")
+    fewer = 2 * 2 * 32 * 8 * 128 * 80 * 64  # 80 frames of 64 tokens
+    assert preset.memory("bfloat16", frames=10) == preset.memory("bfloat16") - fewer
+    assert preset.memory("bfloat16", frames=90) == preset.memory("bfloat16")
+
+
+def test_what_is_left_for_subtitles_follows_from_the_window():
+    assert PRESETS["llama2-7b"].subtitle_budget() == 3857 - 256 - 45 * 64
+    assert PRESETS["qwen3-8b"].subtitle_budget() == 7713 - 512 - 90 * 64
+
+
+def test_downloads_are_about_those_published():
+    sizes = {name: preset.download() / 1e9 for name, preset in PRESETS.items()}
+    assert sizes["tiny"] == 0
+    assert sizes["llama2-7b"] == pytest.approx(13.5 + 2.0 + 0.7, abs=0.3)
+    assert sizes["qwen2.5-7b"] == pytest.approx(15.2 + 2.0, abs=0.3)
 
 
 def test_frames_and_windows_are_the_original_s():

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
@@ -20,34 +20,48 @@ def models(json: options.Json = False) -> None:
     """
     quiet()
     from minigpt4_video.errors import ModelError
-    from minigpt4_video.model.presets import PRESETS
+    from minigpt4_video.model.presets import BYTES, PRESETS
 
-    described = []
+    described: list[dict[str, Any]] = []
     for preset in PRESETS.values():
+        described.append({"name": preset.name, "description": preset.description, "licence": preset.licence})
         try:
-            memory = round(preset.memory() / GIB, 2)
-        except ModelError:
-            memory = None  # an embedded model that this installation lacks
-        described.append(
-            {
-                "name": preset.name,
-                "description": preset.description,
-                "ready": not preset.parts and memory is not None,
-                "needs": preset.parts,
-                "memory_gib": memory,
-                "licence": preset.licence,
-            }
-        )
-        if json:
+            asked = preset.asked()
+            memory = {dtype: round(preset.memory(dtype) / GIB, 2) for dtype in BYTES}
+            few = preset.memory("bfloat16", 8) / GIB
+        except ModelError:  # an embedded model that this installation lacks
+            described[-1] |= {"ready": False, "needs": preset.parts, "memory_gib": None}
             continue
-        say(f"{preset.name}: {preset.description}")
-        if memory is None:
-            say("    missing from this installation")
-        else:
-            say(f"    {'convert it from ' + ', '.join(preset.parts) if preset.parts else 'ready'}")
-            say(f"    {memory:.2f} GiB for weights and a full context in 16 bit; {preset.licence}")
+        described[-1] |= {
+            "ready": not preset.parts,
+            "needs": preset.parts,
+            "download_gb": round(preset.download() / 1e9, 1),
+            "parameters": preset.parameters(),
+            "memory_gib": memory["bfloat16"],
+            "memory_gib_by_dtype": memory,
+            "memory_gib_8_frames": round(few, 2),
+            "frames": asked.frames,
+            "window": asked.window,
+            "subtitle_tokens": preset.subtitle_budget(),
+            "repetition_penalty": asked.repetition_penalty,
+        }
     if json:
         say_json({"models": described})
+        return
+    for one, preset in zip(described, PRESETS.values(), strict=True):
+        say(f"{one['name']}: {one['description']}")
+        if one["memory_gib"] is None:
+            say("    missing from this installation")
+            continue
+        say(f"    {preset.way() if preset.parts else 'ready'}")
+        say(
+            f"    {one['memory_gib']:.2f} GiB in 16 bit with {one['frames']} frames ({one['memory_gib_8_frames']:.2f} "
+            f"with 8), {one['memory_gib_by_dtype']['float32']:.2f} in float32: weights and a full context"
+        )
+        penalty = one["repetition_penalty"]
+        said = "" if penalty == 1.0 else f"; repetition penalty {penalty}, as the original's"
+        say(f"    {one['window']} tokens of context, {one['subtitle_tokens']} of them beside frames and answer{said}")
+        say(f"    {one['licence']}")
 
 
 def convert(

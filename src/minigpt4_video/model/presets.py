@@ -5,6 +5,7 @@ Only `tiny` comes with the package. The others are made from files their owners 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from minigpt4_video.errors import ModelError
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 VISION = "eva_vit_g.pth (EVA-CLIP ViT-g/14, as BLIP-2 distributes it)"
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,81 @@ ORIGINAL_WINDOWS = {"llama": 3700, "mistral": 7500}
 """Where the original cut a prompt on the left at inference; only `truncation="original-left"` uses them."""
 
 
+EVA_CLIP = {
+    "hidden_size": 1408,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 39,
+    "image_size": 224,
+    "patch_size": 14,
+}
+CHECKPOINT = 680 * 10**6
+"""About what a checkpoint of the original takes: LoRA matrices, projection, and the state of its optimiser."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What follows from a configuration, without making the model."""
+
+    vision_config: dict[str, Any]
+    text_config: dict[str, Any]
+    merge_size: int
+
+    @property
+    def parameters(self) -> int:
+        return self.vision + self.projection + self.text
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return self._patches // self.merge_size
+
+    @property
+    def cache_per_token(self) -> int:
+        """Numbers that are kept of a token: its keys and values in all layers."""
+        return 2 * int(self.text_config["num_hidden_layers"]) * self._key_width
+
+    @property
+    def vision(self) -> int:
+        """Patches, positions and class token; in each layer two norms, attention and two linear layers; a norm."""
+        config = self.vision_config
+        width, inner = config["hidden_size"], config["intermediate_size"]
+        patches = 3 * width * config["patch_size"] ** 2 + width
+        layer = 4 * width + 4 * (width * width + width) + 2 * width * inner + inner + width
+        return int(patches + (self._patches + 2) * width + config["num_hidden_layers"] * layer + 2 * width)
+
+    @property
+    def projection(self) -> int:
+        width = self.text_config["hidden_size"]
+        return int(self.vision_config["hidden_size"] * self.merge_size * width + width)
+
+    @property
+    def text(self) -> int:
+        """Embeddings, the output layer where it is not tied to them, and layers of the Llama form."""
+        config = self.text_config
+        width, heads = config["hidden_size"], config["num_attention_heads"]
+        queries = heads * self._head
+        attention = 2 * width * queries + 2 * width * self._key_width
+        if config["model_type"] == "qwen2":
+            attention += queries + 2 * self._key_width  # biases
+        if config["model_type"] == "qwen3":
+            attention += 2 * self._head  # norms of queries and keys
+        layer = attention + 3 * width * config["intermediate_size"] + 2 * width
+        tables = 1 if config.get("tie_word_embeddings") else 2
+        return int(tables * config["vocab_size"] * width + config["num_hidden_layers"] * layer + width)
+
+    @property
+    def _patches(self) -> int:
+        return int(self.vision_config["image_size"] // self.vision_config["patch_size"]) ** 2
+
+    @property
+    def _head(self) -> int:
+        config = self.text_config
+        return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+    @property
+    def _key_width(self) -> int:
+        return int(self.text_config.get("num_key_value_heads") or self.text_config["num_attention_heads"]) * self._head
+
+
 @dataclass(frozen=True)
 class Preset:
     """A model by name."""
@@ -49,40 +126,57 @@ class Preset:
     """Sizes of its language model, to tell the memory before anything is at hand; None for the embedded one."""
     settings: Settings | None
 
+    def sizes(self) -> Sizes:
+        """Counted from the configuration alone. Raises ModelError for an embedded model that is missing."""
+        if self.text_config is not None:
+            return Sizes({**EVA_CLIP}, {**self.text_config}, 4)
+        stored = json.loads((self.folder() / "config.json").read_text(encoding="utf-8"))
+        return Sizes(stored["vision_config"], stored["text_config"], stored.get("merge_size", 4))
+
+    def asked(self) -> Settings:
+        """How it is asked; for the embedded one, as stored beside it."""
+        if self.settings is not None:
+            return self.settings
+        stored = json.loads((self.folder() / "processor_config.json").read_text(encoding="utf-8"))
+        return Settings(stored["frames"], stored["window"], stored["answer_reserve"], 1.0, "instruction")
+
     def parameters(self) -> int:
-        """Counted from a model without storage; for the embedded one from its own configuration."""
-        import torch
+        return self.sizes().parameters
 
-        from minigpt4_video.model.configuration import MiniGPT4VideoConfig
-        from minigpt4_video.model.modeling import MiniGPT4VideoForConditionalGeneration
+    def memory(self, dtype: str = "bfloat16", frames: int | None = None) -> int:
+        """Bytes for the weights and the keys and values of one video with its question and answer.
 
-        if self.text_config is None:
-            config = MiniGPT4VideoConfig.from_pretrained(self.folder())
-        else:
-            config = MiniGPT4VideoConfig(text_config=dict(self.text_config))
-        with torch.device("meta"):
-            model = MiniGPT4VideoForConditionalGeneration(config)
-        return sum(parameter.numel() for parameter in model.parameters())
+        With fewer `frames` than the model's own number the context is as much shorter. What a pass takes on top for a
+        moment is some hundred MiB, as frames are encoded a few at a time.
+        """
+        sizes, asked = self.sizes(), self.asked()
+        context = asked.window - (0 if frames is None else asked.frames - frames) * sizes.tokens_per_frame
+        return BYTES[dtype] * (sizes.parameters + min(context, asked.window) * sizes.cache_per_token)
 
-    def memory(self, bytes_per_parameter: float = 2.0) -> int:
-        """Bytes for the weights and, at the full window, the key-value cache of one row (16 bit)."""
-        cache = 0
-        if self.text_config is not None and self.settings is not None:
-            text = self.text_config
-            heads = text["num_attention_heads"]
-            head = text.get("head_dim") or text["hidden_size"] // heads
-            cache = (
-                2 * 2 * text["num_hidden_layers"] * text.get("num_key_value_heads", heads) * head * self.settings.window
-            )
-        return int(self.parameters() * bytes_per_parameter) + cache
+    def subtitle_budget(self) -> int:
+        """Tokens that are left for subtitles, tags and the question where all frames are shown."""
+        asked = self.asked()
+        return asked.window - asked.answer_reserve - asked.frames * self.sizes().tokens_per_frame
+
+    def download(self) -> int:
+        """About how many bytes its parts are: 16-bit weights of tower and language model, and the checkpoint."""
+        if not self.parts:
+            return 0
+        sizes = self.sizes()
+        return 2 * (sizes.vision + sizes.text) + (CHECKPOINT if len(self.parts) == 3 else 0)
+
+    def way(self) -> str:
+        """How to get it, in a line."""
+        made = "make it" if len(self.parts) == 3 else "there is no checkpoint yet: train one, and make the model"
+        return (
+            f"{made} from {' + '.join(self.parts)} (about {self.download() / 1e9:.0f} GB to download) with "
+            "`minigpt4-video convert`, then give the folder"
+        )
 
     def folder(self) -> Path:
         """Where the embedded model lies. Raises ModelError for one that has to be converted first."""
         if self.parts:
-            raise ModelError(
-                f"{self.name} does not come with the package; make it from {' + '.join(self.parts)} with "
-                "`minigpt4-video convert`, then give the folder"
-            )
+            raise ModelError(f"{self.name} does not come with the package; {self.way()}")
         place = EMBEDDED / self.name
         if not (place / "config.json").is_file():
             raise ModelError(f"the embedded model is missing from {place}; install minigpt4-video again")
