@@ -1,0 +1,461 @@
+"""What the inference engine gains, as ratios against the original's order of work, on a model of middle size.
+
+python benchmarks/inference.py --output benchmarks/results/inference.json
+
+The model has random weights: a tower of width 384 and 12 layers, a language model of width 512 and 8 layers with 32,000
+words, 45 frames. The video has a minute of 640 x 360 and subtitles of about 300 tokens. The reference does for every
+question what the original does: decode all frames, encode them all in one go, read the whole prompt with the logits of
+every position, generate. Both sides have the same weights and threads and take turns in one run, so the ratios hold on
+a machine that does other things as well; their answers are compared. Rows that are a share compare with matrix products
+or copies of the same size measured between the passes. Memory is the peak above the loaded model, each side in a
+process of its own. `--quick` takes a tenth of everything: to see that it runs.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+import minigpt4_video as mv
+from minigpt4_video.inference.batching import BuiltIn, Question, Request
+from minigpt4_video.inference.store import Store
+from minigpt4_video.media import Clip
+from minigpt4_video.model import MiniGPT4VideoConfig, MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
+from minigpt4_video.model.branches import Branches
+
+ROUNDS = 3
+QUESTION = "What happens in the video?"
+WORDS = ("a", "man", "walks", "over", "the", "bridge", "and", "says", "that", "it", "will", "rain", "soon")
+
+
+class Size(NamedTuple):
+    vision: int
+    vision_layers: int
+    hidden: int
+    layers: int
+    vocabulary: int
+    frames: int
+    window: int
+    seconds: int
+
+
+MID = Size(384, 12, 512, 8, 32_000, 45, 4096, 60)
+QUICK = Size(64, 2, 64, 2, 1_000, 8, 1024, 6)
+
+
+class Row(NamedTuple):
+    """A figure: how many times better (or what share), what is wanted, and what it was made from."""
+
+    name: str
+    value: float
+    target: float
+    at_most: bool = False
+    detail: dict[str, Any] = {}  # noqa: RUF012  (never written to)
+
+    @property
+    def met(self) -> bool:
+        return self.value <= self.target if self.at_most else self.value >= self.target
+
+
+def make_model(folder: Path, size: Size) -> None:
+    """Random weights, saved. No answer ends before its length, as none means anything."""
+    vocabulary = {
+        token: number for number, token in enumerate(["<unk>", "<s>", "</s>", *pre_tokenizers.ByteLevel.alphabet()])
+    }
+    for number in range(len(vocabulary), size.vocabulary):
+        vocabulary[f"word{number}"] = number
+    words = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+    )
+    config = MiniGPT4VideoConfig(
+        vision_config={
+            "hidden_size": size.vision,
+            "intermediate_size": 4 * size.vision,
+            "num_hidden_layers": size.vision_layers,
+            "num_attention_heads": size.vision // 64,
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": size.vocabulary,
+            "hidden_size": size.hidden,
+            "intermediate_size": size.hidden * 11 // 4,
+            "num_hidden_layers": size.layers,
+            "num_attention_heads": size.hidden // 64,
+            "max_position_embeddings": 2 * size.window,
+            "bos_token_id": 1,
+            "eos_token_id": None,
+            "pad_token_id": 0,
+        },
+    )
+    torch.manual_seed(0)
+    model = MiniGPT4VideoForConditionalGeneration(config)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(folder)
+    MiniGPT4VideoProcessor(
+        tokenizer, image_token_id=config.image_token_id, frames=size.frames, window=size.window, answer_reserve=64
+    ).save_pretrained(folder)
+
+
+def make_video(path: Path, seconds: int, seed: int = 0) -> None:
+    """A picture that drifts under noise, and subtitles of about five letters for each second."""
+    generator = np.random.default_rng(seed)
+    width, height, rate = 640, 360, 30
+    scene = np.asarray(
+        Image.fromarray(generator.integers(0, 255, (68, 120), dtype=np.uint8)).resize(
+            (1920, 1080), Image.Resampling.BICUBIC
+        )
+    )
+    noise = generator.integers(0, 12, (2, height, width), dtype=np.uint8)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 2 * width * height
+        stream.options = {"preset": "veryfast", "g": "250", "bf": "3"}
+        colours = np.full((height // 2, width), 128, dtype=np.uint8)
+        for number in range(seconds * rate):
+            top, left = number * 3 % (height * 2), number * 5 % (width * 2)
+            bright = scene[top : top + height, left : left + width] // 2 + noise[number % 2] + 40
+            frame = av.VideoFrame.from_ndarray(np.concatenate([bright, colours]), format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    cues = [f"{n}\n00:00:{n:02},000 --> 00:00:{n:02},900\n{WORDS[n % len(WORDS)][:5]}\n" for n in range(seconds - 1)]
+    path.with_suffix(".srt").write_text("\n".join(cues), encoding="utf-8")
+
+
+class Reference:
+    """The original's order of work: for each question decode, encode and read everything, then generate."""
+
+    def __init__(self, chat: mv.VideoChat) -> None:
+        self.chat = chat
+
+    def ask(self, path: Path, question: str, tokens: int) -> str:
+        video = mv.VideoChat(self.chat.model, self.chat.processor, "reference").open(path)
+        prompt = video.prompt(video.footage.conversation(question), tokens)
+        model, processor = self.chat.model, self.chat.processor
+        pixels = processor.pixels([video.footage.clip.frames[number] for number in prompt.plan.kept_frames])
+        ids = torch.tensor([prompt.ids])
+        with torch.inference_mode():
+            features = model.model.get_merged_features(pixels)  # all frames in one go
+            first = model(input_ids=ids, attention_mask=torch.ones_like(ids), image_features=features, use_cache=True)
+            likeliest = first.logits[:, -1:].argmax(-1)
+            made = [likeliest]
+            for _ in range(tokens - 1):
+                step = model(input_ids=made[-1], past_key_values=first.past_key_values, use_cache=True)
+                made.append(step.logits[:, -1:].argmax(-1))
+        return str(processor.tokenizer.decode(torch.cat(made, 1)[0], skip_special_tokens=True)).strip()
+
+
+def times(*ways: Callable[[], Any], rounds: int = ROUNDS) -> tuple[list[float], list[Any]]:
+    """Seconds of each way, the best of several rounds in which they take turns, and what they gave last."""
+    took: list[list[float]] = [[] for _ in ways]
+    gave: list[Any] = [None] * len(ways)
+    for _ in range(rounds):
+        for number, way in enumerate(ways):
+            begun = perf_counter()
+            gave[number] = way()
+            took[number].append(perf_counter() - begun)
+    return [min(one) for one in took], gave
+
+
+def check(ours: Any, theirs: Any, what: str) -> None:
+    if ours != theirs:
+        raise SystemExit(f"{what}: the answers differ\n  ours   {ours!r}\n  theirs {theirs!r}")
+
+
+def second_question(chat: mv.VideoChat, path: Path) -> Row:
+    video, number = chat.open(path), iter(range(10**6))
+    video.ask("Where?", max_new_tokens=1)
+    reference = Reference(chat)
+    questions = [f"What happens in part {n}?" for n in range(ROUNDS)]
+    turn = iter(questions * 2)
+    (ours, theirs), _ = times(
+        lambda: video.ask(f"What happens in part {next(number)}?", max_new_tokens=1),
+        lambda: reference.ask(path, next(turn), 1),
+    )
+    check([video.ask(questions[0], max_new_tokens=4).text], [reference.ask(path, questions[0], 4)], "second question")
+    return Row("second question, first token", theirs / ours, 100, detail={"ours_s": ours, "reference_s": theirs})
+
+
+FIRST = """
+import sys, time
+begun = time.perf_counter()
+import torch, minigpt4_video as mv
+from pathlib import Path
+from minigpt4_video.inference.store import Store
+chat = mv.VideoChat.from_pretrained(sys.argv[1], device="cpu", store=Store(Path(sys.argv[2])))
+chat.model(input_ids=torch.ones(1, 8, dtype=torch.long))
+loaded = time.perf_counter()
+answer = chat.open(sys.argv[3]).ask(sys.argv[4], max_new_tokens=1)
+print(time.perf_counter() - loaded, loaded - begun, answer.confidence)
+"""
+
+
+def stored_video(chat: mv.VideoChat, folder: Path, path: Path, place: Path) -> Row:
+    mv.VideoChat.from_pretrained(folder, device="cpu", store=Store(place)).open(path).ask("Where?", max_new_tokens=1)
+    command = [sys.executable, "-c", FIRST, str(folder), str(place), str(path), QUESTION]
+    reference = Reference(chat)
+    runs: list[tuple[float, float, float]] = []
+
+    def warm() -> None:
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        runs.append((float(told[0]), float(told[1]), float(told[2])))
+
+    (_, theirs), _ = times(warm, lambda: reference.ask(path, QUESTION, 1))
+    ours, start = min(run[0] for run in runs), min(run[1] for run in runs)
+    fresh = chat.open(path).ask(QUESTION, max_new_tokens=1).confidence
+    if abs(runs[0][2] - fresh) > 1e-4:
+        raise SystemExit(f"stored video: log-probability {runs[0][2]} stored, {fresh} fresh")
+    detail = {"ours_s": ours, "reference_s": theirs, "process_start_s": start}
+    return Row("first question on a stored video", theirs / ours, 10, detail=detail)
+
+
+def many_questions(chat: mv.VideoChat, path: Path, count: int) -> Row:
+    """The reference answers a few of the questions, and counts for as many as there are: they cost the same."""
+    questions = [f"{n}: what is it?"[:10] for n in range(10, 10 + count)]
+    asked = questions[:3]
+    reference = Reference(chat)
+    (ours, theirs), (mine, other) = times(
+        lambda: [answer.text for answer in chat.open(path).ask_many(questions, max_new_tokens=10)],
+        lambda: [reference.ask(path, question, 10) for question in asked],
+        rounds=2,
+    )
+    check(mine[:3], other, "many questions")
+    detail = {"ours_s": ours, "reference_s_each": theirs / 3, "questions": count}
+    return Row(f"{count} questions on one video", theirs / 3 * count / ours, 12, detail=detail)
+
+
+def mixed_requests(chat: mv.VideoChat, paths: list[Path], count: int) -> Row:
+    """Questions spread over several videos, with answers of 8 to 64 tokens; against each alone by `generate`."""
+    lengths = [8, 16, 24, 32, 48, 64, 16, 8]
+    asked = [(paths[n % len(paths)], f"{n}: what is it?", lengths[n % len(lengths)]) for n in range(count)]
+    requests = [Request(path, [Question(text, most) for at, text, most in asked if at == path]) for path in paths]
+    model, processor = chat.model, chat.processor
+
+    def together() -> dict[str, str]:
+        said = {}
+        for reply in BuiltIn(chat, rows=len(paths)).answer(requests):
+            if reply.error is not None:
+                raise reply.error
+            said |= {q.text: a.text for q, a in zip(reply.request.questions, reply.answers, strict=True)}
+        return said
+
+    def alone() -> dict[str, str]:
+        said = {}
+        for path, text, most in asked[:: max(1, count // 8)]:
+            shown = {"type": "video", "path": str(path), "subtitles": "auto"}
+            messages = [{"role": "user", "content": [shown, {"type": "text", "text": text}]}]
+            inputs = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt")
+            made = model.generate(**inputs, max_new_tokens=most, do_sample=False)
+            ids = made[0, inputs["input_ids"].shape[1] :]
+            said[text] = str(processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        return said
+
+    (ours, theirs), (mine, other) = times(together, alone, rounds=1)
+    check({text: mine[text] for text in other}, other, "mixed requests")
+    tokens = {text: most for _, text, most in asked}
+    here, there = sum(tokens.values()) / ours, sum(tokens[text] for text in other) / theirs
+    detail = {"ours_tokens_s": here, "generate_tokens_s": there, "videos": len(paths)}
+    return Row(f"{count} mixed requests", here / there, 3, detail=detail)
+
+
+def product_rate(rows: int, inner: int, columns: int) -> float:
+    """Multiply-adds a second, counted twice as is usual, of one matrix product of that size."""
+    left, right = torch.randn(rows, inner), torch.randn(columns, inner)
+    with torch.inference_mode():
+        took = min(times(lambda: torch.nn.functional.linear(left, right), rounds=5)[0])
+    return 2 * rows * inner * columns / took
+
+
+def vision_encode(chat: mv.VideoChat, size: Size) -> Row:
+    frames = list(np.random.default_rng(0).integers(0, 255, (size.frames, 224, 224, 3), dtype=np.uint8))
+    pixels = chat.processor.pixels(frames)
+    tower = chat.model.model
+    width, patches = size.vision, 257
+    layer = patches * (2 * 4 * width * width + 2 * 2 * 4 * width * width) + 2 * 2 * patches * patches * width
+    work = size.frames * (size.vision_layers * layer + 2 * 256 * 588 * width)
+
+    def encode() -> None:
+        with torch.inference_mode():
+            for first in range(0, size.frames, 16):
+                tower.get_merged_features(pixels[first : first + 16])
+
+    shares = []
+    for _ in range(ROUNDS):
+        rate = product_rate(16 * patches, width, 4 * width)
+        (took,), _ = times(encode, rounds=1)
+        shares.append(work / took / rate)
+    return Row("vision encode, share of the product rate", max(shares), 0.70, detail={"shares": shares, "flop": work})
+
+
+def prefill(chat: mv.VideoChat, size: Size) -> Row:
+    """A prompt of a whole window; the attention is counted as what is seen, half of a square."""
+    length, width, inner = size.window, size.hidden, size.hidden * 11 // 4
+    layer = length * 2 * (4 * width * width + 3 * width * inner) + 2 * 2 * length * length * width // 2
+    work = size.layers * layer
+    ids = np.random.default_rng(0).integers(3, size.vocabulary, length).tolist()
+
+    def read() -> None:
+        Branches(chat.model, 1, length).begin(0, ids)
+
+    shares = []
+    for _ in range(ROUNDS):
+        rate = product_rate(length, width, inner)
+        (took,), _ = times(read, rounds=1)
+        shares.append(work / took / rate)
+    return Row(f"prefill of {length}, share of the product rate", max(shares), 0.65, detail={"shares": shares})
+
+
+def decode(chat: mv.VideoChat, path: Path) -> Row:
+    """Bytes of weights and of keys and values that a token needs, over the bytes a copy reads and writes."""
+    video = chat.open(path)
+    video.ask("Where?", max_new_tokens=2)
+    text = chat.model.model.language_model
+    weights = sum(p.nbytes for p in text.layers.parameters()) + chat.model.lm_head.weight.nbytes
+    board = video._prefix.board  # type: ignore[union-attr]
+    kept = board.memory // (board.slots + 1) * len(video._prefix.ids)  # type: ignore[union-attr]
+    source = torch.randn(32 * 2**20)
+    target = torch.empty_like(source)
+    shares = []
+    for _ in range(ROUNDS):
+        (copied,), _ = times(lambda: target.copy_(source), rounds=5)
+        stream = video.stream(QUESTION, max_new_tokens=33)
+        stream._words._round.step()
+        begun = perf_counter()
+        for _ in range(32):
+            stream._words._round.step()
+        took = (perf_counter() - begun) / 32
+        stream.close()
+        shares.append((weights + kept) / took / (2 * source.nbytes / copied))
+    detail = {"shares": shares, "bytes": weights + kept, "token_s": took}
+    return Row("decode, share of the copy bandwidth", max(shares), 0.70, detail=detail)
+
+
+def equal_frames(chat: mv.VideoChat, path: Path, size: Size) -> Row:
+    video = chat.open(path)
+    distinct = video.footage.clip.frames[: size.frames // 3]
+    repeated = np.repeat(distinct, 3, axis=0)
+
+    def ours() -> torch.Tensor:
+        video.footage.clip = Clip(repeated, video.footage.clip.times, 1.0)
+        video.__dict__.pop("_frame_tokens", None)
+        return video._frame_tokens
+
+    (mine, theirs), (few, all_) = times(ours, lambda: chat.encode(list(repeated)))
+    equal = bool(torch.equal(few, all_))
+    detail = {
+        "ours_s": mine,
+        "all_s": theirs,
+        "bit_equal": equal,
+        "largest_difference": float((few - all_).abs().max()),
+    }
+    return Row("a third of the frames distinct, encode", theirs / mine, 2.7, detail=detail)
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch, minigpt4_video as mv
+from inference import Reference, QUESTION
+chat = mv.VideoChat.from_pretrained(sys.argv[2], device="cpu")
+for parameter in chat.model.parameters():
+    parameter.data = parameter.data.clone()  # in memory, not in a file's pages
+def peak(name):
+    return int(re.search(name + r":\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+loaded = peak("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+if sys.argv[4] == "ours":
+    chat.open(sys.argv[3]).ask(QUESTION, max_new_tokens=1)
+else:
+    Reference(chat).ask(Path(sys.argv[3]), QUESTION, 1)
+print(peak("VmHWM") - loaded)
+"""
+
+
+def peak_memory(folder: Path, path: Path) -> Row:
+    def peak(side: str) -> float:
+        command = [sys.executable, "-c", PEAK, str(Path(__file__).parent), str(folder), str(path), side]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+    ours, theirs = peak("ours"), peak("reference")
+    return Row("peak memory, first question", ours / theirs, 0.5, True, {"ours_mib": ours, "reference_mib": theirs})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="write the rows as JSON")
+    parser.add_argument("--quick", action="store_true", help="a small model and a short video, to see that it runs")
+    parser.add_argument("--only", help="rows whose name matches this")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    size = QUICK if given.quick else MID
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as aside:
+        place = Path(aside)
+        make_model(place / "model", size)
+        videos = [place / f"{number}.mp4" for number in range(4)]
+        for number, video in enumerate(videos):
+            make_video(video, size.seconds, number)
+        chat = mv.VideoChat.from_pretrained(place / "model", device="cpu")
+        first = videos[0]
+        steps: dict[str, Callable[[], Row]] = {
+            "second": lambda: second_question(chat, first),
+            "stored": lambda: stored_video(chat, place / "model", first, place / "store"),
+            "many": lambda: many_questions(chat, first, 25),
+            "mixed": lambda: mixed_requests(chat, videos, 32),
+            "vision": lambda: vision_encode(chat, size),
+            "prefill": lambda: prefill(chat, size),
+            "decode": lambda: decode(chat, first),
+            "equal": lambda: equal_frames(chat, first, size),
+            "memory": lambda: peak_memory(place / "model", first),
+        }
+        for name, step in steps.items():
+            if given.only and not re.search(given.only, name):
+                continue
+            rows.append(row := step())
+            sign = "<=" if row.at_most else ">="
+            print(
+                f"{row.name:45} {row.value:8.2f}  {sign} {row.target:<6} {'met' if row.met else 'MISSED'}", flush=True
+            )
+            print(f"    {json.dumps(row.detail)}", flush=True)
+        plan = chat.open(first).plan(QUESTION)
+    told = {
+        "machine": f"{platform.machine()}, {given.threads} threads, torch {torch.__version__}",
+        "load": statistics.fmean(os.getloadavg()),
+        "size": size._asdict(),
+        "prompt": {
+            "frames": plan.frames,
+            "tokens": plan.total - plan.answer_reserve,
+            "subtitles": plan.subtitle_tokens,
+        },
+        "rows": [row._asdict() | {"met": row.met} for row in rows],
+    }
+    print(f"{sum(row.met for row in rows)} of {len(rows)} met; {told['prompt']}")
+    if given.output:
+        given.output.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
