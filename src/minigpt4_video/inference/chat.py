@@ -16,7 +16,7 @@ import minigpt4_video.model
 from minigpt4_video.errors import UserError
 from minigpt4_video.inference.answer import Answer, Timings
 from minigpt4_video.inference.footage import Footage, take_footage
-from minigpt4_video.inference.loading import find_device, find_model, load_model, load_processor
+from minigpt4_video.inference.loading import find_device, find_model, load_model, load_processor, memory_needed
 from minigpt4_video.inference.store import Store, Weights, array_digest, key, source_digest, stored_clip
 from minigpt4_video.inference.transcripts import stored_words
 from minigpt4_video.inference.words import Choice, Round, Utterance, Words
@@ -104,13 +104,13 @@ class VideoChat:
         dtype: str | None = None,
         store: Store | None = None,
     ) -> "VideoChat":
-        """`model` is "tiny" or a folder; `device` None is a GPU where there is one; `dtype` None is the stored one.
+        """`model` is "tiny" or a folder; `device` None is a GPU that holds it, else the CPU; `dtype` None the stored one.
 
         With a `store`, videos that another process has opened are warm. Raises ModelError for anything that cannot be
         loaded.
         """
         folder = find_model(model)
-        where = find_device(device)
+        where = find_device(device, memory_needed(folder, dtype))
         return cls(load_model(folder, where, dtype), load_processor(folder), str(model), folder=folder, store=store)
 
     def open(

@@ -1,6 +1,7 @@
 """From a model's name to its weights and processor."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import minigpt4_video.model  # noqa: F401  (registers the classes with transformers)
 from minigpt4_video.errors import ModelError
-from minigpt4_video.model.presets import PRESETS
+from minigpt4_video.model.presets import BYTES, PRESETS, Sizes
+
+logger = logging.getLogger(__name__)
+
+GIB = 2**30
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -38,10 +43,25 @@ def find_model(name: str | Path) -> Path:
     return folder
 
 
-def find_device(name: str | None) -> torch.device:
-    """None and "auto" mean the first GPU where there is one. Raises ModelError for a device that is not there."""
+def find_device(name: str | None, needed: int = 0) -> torch.device:
+    """None and "auto" mean the GPU with the most free memory, if that is at least the `needed` bytes, else the CPU.
+
+    Where there are GPUs and none has enough, a warning says so. Raises ModelError for a device that is not there.
+    """
     if name in (None, "auto"):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        free = [torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())]
+        most = max(range(len(free)), key=lambda number: free[number])
+        if free[most] >= needed:
+            return torch.device("cuda", most)
+        logger.warning(
+            "the model needs %.1f GiB and no GPU has more than %.1f GiB free, so the processor is used, which is "
+            "slower; a --dtype of 16 bit takes half of float32, and --device takes a GPU all the same",
+            needed / GIB,
+            free[most] / GIB,
+        )
+        return torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -49,6 +69,22 @@ def find_device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ModelError(f'device "{name}" cannot be used here ({reason}); try "cpu"') from error
     return device
+
+
+def memory_needed(folder: Path, dtype: str | None) -> int:
+    """Bytes for the weights of a model folder and the keys and values of one full context.
+
+    0 where the folder does not say it; what is wrong with it comes out when it is loaded.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        asked = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+        sizes = Sizes(config["vision_config"], config["text_config"], config.get("merge_size", 4))
+        numbers = sizes.parameters + int(asked["window"]) * sizes.cache_per_token
+        stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+        return numbers * BYTES.get(stored if dtype is None or dtype == "auto" else dtype, 4)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def load_processor(folder: Path) -> Any:
