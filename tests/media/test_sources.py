@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from numbered import write_video
 
 from minigpt4_video.media import (
     MediaError,
@@ -26,6 +25,7 @@ from minigpt4_video.media import (
 )
 from minigpt4_video.media import remote as remote_module
 from minigpt4_video.media.sources import is_encrypted
+from numbered import write_video
 
 WHOLE = bytes(range(256)) * 40
 
