@@ -86,7 +86,8 @@ def _as_json(source: str, footage: "Footage", plan: "Plan", model: str) -> dict[
     kept = set(plan.kept_frames)
     return {
         "video": source,
-        "streams": asdict(footage.info),
+        "streams": asdict(footage.info)
+        | {"subtitle_tracks": [track._asdict() for track in footage.info.subtitle_tracks]},
         "subtitles": footage.said_in,
         "subtitle_files": [
             {"file": str(found.path), "language": found.language} for found in find_beside(footage.path)
