@@ -104,7 +104,7 @@ class VideoChat:
         dtype: str | None = None,
         store: Store | None = None,
     ) -> "VideoChat":
-        """`model` is "tiny" or a folder; `device` None is a GPU that holds it, else the CPU; `dtype` None the stored one.
+        """`model` is "tiny" or a folder; `device` None is a GPU that holds it, else the CPU; `dtype` None is as stored.
 
         With a `store`, videos that another process has opened are warm. Raises ModelError for anything that cannot be
         loaded.
