@@ -228,13 +228,14 @@ def main() -> None:
         for title in options.files:
             kind = FILES[title]
             exact = [name for name in ways if name != "seek_each" or kind.suffix == "mp4"]  # in MPEG-TS it lands late
-            results[title] = measured(made(options.folder or Path(passing), kind), exact, options.repeats)
+            found = measured(made(options.folder or Path(passing), kind), exact, options.repeats)
+            results[title] = {"repeats": options.repeats, "ways": found}
             print(f"\n{title}\n{'way':12} {'ratio':>6} {'cpu s':>7} {'wall s':>7} {'MiB':>6}")
-            for name, told in results[title].items():
+            for name, told in found.items():
                 print(f"{name:12} {told['ratio']:6.2f} {told['cpu']:7.2f} {told['wall']:7.2f} {told['memory']:6.0f}")
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        report = {"machine": machine(), "repeats": options.repeats, "results": results}
+        report = {"machine": machine(), "results": results}
         options.output.write_text(json.dumps(report, indent=1) + "\n")
 
 

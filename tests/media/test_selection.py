@@ -1,6 +1,7 @@
 """The quick way to the wanted frames gives, bit for bit, what decoding every frame in order gives, or gives up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -152,3 +153,26 @@ def test_times_that_begin_again_are_noticed_before_a_frame_is_chosen(
         quick(path, [9.9])
     (slow, _, _) = read_in_order(path, [9.9], Form())
     assert (read_frames(path, [9.9]).frames[0] == slow[0][1]).all()
+
+
+def test_a_frame_that_comes_later_than_was_promised_is_waited_for(ten_seconds: Callable[[str], Path]) -> None:
+    """Decoding times say how far one must read for all frames up to a time; some writers make them up."""
+
+    class Promising:
+        """A container whose decoding times are two frames later than those that hold."""
+
+        def __init__(self, container: av.container.InputContainer) -> None:
+            self.format = container.format
+            self._container = container
+
+        def demux(self, stream: av.VideoStream) -> Iterator[av.Packet]:
+            for packet in self._container.demux(stream):
+                if packet.dts is not None:
+                    packet.dts += round(Fraction(2, 25) / stream.time_base)
+                yield packet
+
+    with av.open(ten_seconds("h264.mp4")) as container:
+        stream = container.streams.video[0]
+        selection = Selection(Promising(container), stream, 0, lambda frame: frame.to_ndarray(format="rgb24"))
+        with pytest.raises(Unreliable, match="times go back"):
+            selection.want(1 / 25)
