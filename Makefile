@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: ask test test-all test-media bench lint fix train-tiny ablate-tiny wheel
+.PHONY: ask test test-all test-media fuzz-media bench lint fix train-tiny ablate-tiny wheel
 
 ask: $(READY)
 	$(BIN)/minigpt4-video ask examples/clip.mp4 "What color is the triangle?"
@@ -17,6 +17,9 @@ test-all: $(READY)
 
 test-media: $(READY)
 	$(BIN)/python -m pytest tests/media -rs
+
+fuzz-media: $(READY)
+	$(BIN)/python tools/fuzz_media.py --minutes $(or $(MINUTES),30) $(addprefix --corpus ,$(wildcard ../shared/media))
 
 bench: $(READY)
 	$(BIN)/python benchmarks/world_accuracy.py
