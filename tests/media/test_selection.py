@@ -7,13 +7,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numbered import numbers_of, write_video
 
 from minigpt4_video.media import read_frames
 from minigpt4_video.media.in_order import read_in_order
 from minigpt4_video.media.pictures import Form, Frames
 from minigpt4_video.media.probing import probe_beginning
 from minigpt4_video.media.selection import Selection, Unreliable, read_selected
+from numbered import numbers_of, write_video
 
 FRAMES, GROUP = 250, 50
 CONTAINERS = {

@@ -6,10 +6,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numbered import HEIGHT, WIDTH, numbered, numbers_of, write_video
 from PIL import Image
 
 from minigpt4_video.media import MediaError, probe, read_clip, read_frames
+from numbered import HEIGHT, WIDTH, numbered, numbers_of, write_video
 
 TENTHS = [0.02, 0.5, 0.98]
 

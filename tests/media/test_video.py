@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numbered import numbers_of, write_animation, write_sound, write_video
 from PIL import Image
 
 from minigpt4_video.media import MediaError, probe, read_clip, read_frames, sample_times, unique_frames
@@ -21,6 +20,7 @@ from minigpt4_video.media.pictures import Form
 from minigpt4_video.media.probing import probe_beginning
 from minigpt4_video.media.selection import Selection, read_selected
 from minigpt4_video.media.sources import open_media
+from numbered import numbers_of, write_animation, write_sound, write_video
 
 
 @pytest.fixture(scope="module")
