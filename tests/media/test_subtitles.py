@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numbered import write_sound, write_video
 
-from minigpt4_video.media import Cue, MediaError, SubtitleSource, align, find_subtitles, read_frames, read_subtitles
+from minigpt4_video.media import (
+    Cue,
+    MediaError,
+    SubtitleSource,
+    align,
+    as_webvtt,
+    find_subtitles,
+    read_frames,
+    read_subtitles,
+)
+from numbered import write_sound, write_video
 
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nhello there\n\n2\n00:00:03,000 --> 00:00:04,000\nsecond\nline\n"
 CUES = [Cue(1.0, 2.5, "hello there"), Cue(3.0, 4.0, "second line")]
@@ -370,3 +379,25 @@ def test_a_time_of_absurdly_many_hours_is_damage_like_any_other(tmp_path: Path, 
     for hours in ("9" * 400, "9" * 5000):
         cues = read_subtitles(written(tmp_path, text.replace("{}", hours), f"clip.{suffix}"))
         assert cues == [Cue(3.0, 4.0, "kept")]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 9 * 10**7),
+            st.integers(0, 10**6),
+            st.text(string.ascii_letters + " <>&;-é你\n", min_size=1).filter(lambda text: text.strip()),
+        ),
+        min_size=1,
+        max_size=8,
+        unique_by=lambda said: "".join(said[2].split()),
+    )
+)
+def test_what_is_saved_as_webvtt_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, said: list[tuple[int, int, str]]
+) -> None:
+    cues = [Cue(start / 1000, (start + length) / 1000, text) for start, length, text in said]
+    path = written(tmp_path_factory.mktemp("saved"), as_webvtt(cues), "clip.vtt")
+    expected = [Cue(start, end, " ".join(text.split())) for start, end, text in cues]
+    assert sorted(read_subtitles(path)) == sorted(expected)
