@@ -35,6 +35,7 @@ from transformers import PreTrainedTokenizerFast
 
 import minigpt4_video as mv
 from minigpt4_video.inference.batching import BuiltIn, Question, Request
+from minigpt4_video.inference.prompts import whole_prompt
 from minigpt4_video.inference.store import Store
 from minigpt4_video.media import Clip
 from minigpt4_video.model import MiniGPT4VideoConfig, MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
@@ -151,7 +152,7 @@ class Reference:
 
     def ask(self, path: Path, question: str, tokens: int) -> str:
         video = mv.VideoChat(self.chat.model, self.chat.processor, "reference").open(path)
-        prompt = video.prompt(video.footage.conversation(question), tokens)
+        prompt = whole_prompt(self.chat.with_reserve(tokens), video.footage, video.footage.conversation(question))
         model, processor = self.chat.model, self.chat.processor
         pixels = processor.pixels([video.footage.clip.frames[number] for number in prompt.plan.kept_frames])
         ids = torch.tensor([prompt.ids])
@@ -202,6 +203,7 @@ import sys, time
 begun = time.perf_counter()
 import torch, minigpt4_video as mv
 from pathlib import Path
+from minigpt4_video.inference.prompts import whole_prompt
 from minigpt4_video.inference.store import Store
 chat = mv.VideoChat.from_pretrained(sys.argv[1], device="cpu", store=Store(Path(sys.argv[2])))
 chat.model(input_ids=torch.ones(1, 8, dtype=torch.long))

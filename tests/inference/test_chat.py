@@ -119,6 +119,16 @@ def test_what_is_kept_of_earlier_questions_changes_no_answer(chat, subtitled):
         assert again.confidence == pytest.approx(fresh.confidence, abs=1e-4)
 
 
+def test_a_video_that_does_not_fit_whole_is_kept_up_to_its_last_frame(chat, video, monkeypatch):
+    monkeypatch.setattr(chat.processor, "window", 60)
+    kept = chat.open(video)
+    kept.ask("What?")
+    assert kept.plan("What?").left_out
+    monkeypatch.setattr(Branches, "begin", lambda *_: pytest.fail("the video was read again"))
+
+    assert kept.ask("When?").text
+
+
 def test_what_is_kept_of_other_frames_is_not_used(chat, video, monkeypatch):
     """A longer question leaves room for fewer frames, so the placeholders it shares stand for others."""
     monkeypatch.setattr(chat.processor, "window", 60)

@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 
 from minigpt4_video.errors import PlanError, UserError
 from minigpt4_video.inference.answer import Answer
-from minigpt4_video.inference.chat import Prompt, Video, VideoChat, finished_answer
+from minigpt4_video.inference.chat import Video, VideoChat, finished_answer
+from minigpt4_video.inference.prompts import Prompt
 from minigpt4_video.inference.words import Round, Utterance
 from minigpt4_video.model.branches import Branches, bytes_per_slot
 
@@ -210,7 +211,7 @@ class _Work:
         groups: dict[object, _Group] = {}
         for number, asked in enumerate(pending.request.questions):
             question = Question(asked) if isinstance(asked, str) else asked
-            prompt = video.prompt(video.footage.conversation(question.text), question.max_new_tokens)
+            prompt = video.question(question.text, question.max_new_tokens)
             most = self.chat.settings(question.max_new_tokens, question.temperature).max_new_tokens
             if len(prompt.ids) + most > self.board.slots:
                 raise PlanError(

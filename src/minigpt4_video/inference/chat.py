@@ -17,6 +17,7 @@ from minigpt4_video.errors import UserError
 from minigpt4_video.inference.answer import Answer, Timings
 from minigpt4_video.inference.footage import Footage, take_footage
 from minigpt4_video.inference.loading import find_device, find_model, load_model, load_processor, memory_needed
+from minigpt4_video.inference.prompts import QUESTION, Form, Prompt, whole_prompt
 from minigpt4_video.inference.store import Store, Weights, array_digest, key, source_digest, stored_clip
 from minigpt4_video.inference.transcripts import stored_words
 from minigpt4_video.inference.words import Choice, Round, Utterance, Words
@@ -32,9 +33,6 @@ FRAMES_AT_ONCE = 16
 
 KEPT_BYTES = 8 * 2**30
 """Memory that the prefixes of opened videos may take together; whatever it is, one of them is kept."""
-
-QUESTION = "\u241e"
-"""Stands for a question, to see where the tokens of one begin."""
 
 
 class Stream(Iterator[str]):
@@ -57,18 +55,6 @@ class Stream(Iterator[str]):
     def close(self) -> None:
         """Stop before the end; the model is free again when this returns."""
         self._words.close()
-
-
-class Prompt(NamedTuple):
-    """A conversation about a video as the model reads it."""
-
-    ids: list[int]
-    plan: Plan
-
-    @property
-    def shows(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """What of the video is in it: frames and their texts."""
-        return self.plan.kept_frames, self.plan.kept_subtitles
 
 
 class VideoChat:
@@ -326,7 +312,7 @@ class Video:
         They take at most as much memory again as the context window; those beyond that wait for others to end.
         """
         settings = self.model.settings(max_new_tokens, temperature)
-        prompts = [self.prompt(self.footage.conversation(text), max_new_tokens) for text in texts]
+        prompts = [self.question(text, max_new_tokens) for text in texts]
         answers: dict[int, Answer] = {}
         for shows in dict.fromkeys(prompt.shows for prompt in prompts):
             alike = {number: prompt for number, prompt in enumerate(prompts) if prompt.shows == shows}
@@ -350,7 +336,7 @@ class Video:
 
     def stream(self, text: str, **options: Any) -> Stream:
         """The pieces of an answer as the model finds them; options as for `ask`."""
-        return self.continue_(self.footage.conversation(text), **options)
+        return self._stream(self.question(text, options.get("max_new_tokens")), **options)
 
     def plan(self, text: str | None = None, *, max_new_tokens: int | None = None) -> Plan:
         """What the model would be shown with this question; None stands for a short one."""
@@ -369,8 +355,14 @@ class Video:
         seed: int | None = None,
     ) -> Stream:
         """The next turn of a conversation whose only video is this one."""
+        check_messages(messages)
+        prompt = whole_prompt(self.model.with_reserve(max_new_tokens), self.footage, messages)
+        return self._stream(prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+
+    def _stream(
+        self, prompt: Prompt, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int | None = None
+    ) -> Stream:
         settings = self.model.settings(max_new_tokens, temperature)
-        prompt = self.prompt(messages, max_new_tokens)
         with self.model.lock:
             begun = perf_counter()
             prefix, took = self._read([prompt], settings.max_new_tokens)
@@ -390,20 +382,26 @@ class Video:
             Words(round_, utterance, self.model.lock, self._keep_turn(prefix, behind, utterance)), prompt.plan, took
         )
 
-    def prompt(self, messages: Sequence[Message], max_new_tokens: int | None = None) -> Prompt:
-        """A conversation about this video as token ids. Raises UserError and PlanError."""
-        check_messages(messages)
+    def question(self, text: str, max_new_tokens: int | None = None) -> Prompt:
+        """A question about this video as token ids. Raises UserError and PlanError."""
+        messages = self.footage.conversation(text)
         processor = self.model.with_reserve(max_new_tokens)
-        prepared = self.footage.prepare(processor, messages)
-        return Prompt(processor.encode(prepared.text), prepared.plans[0])
+        quick = self._form.prompt(processor, text) if self._form else None
+        return quick or whole_prompt(processor, self.footage, messages)
+
+    @cached_property
+    def _form(self) -> Form | None:
+        return Form.of(self.model.with_reserve(1), self.footage)
 
     def shared(self, prompts: Sequence[Prompt]) -> list[int]:
         """The tokens that prompts which show the same begin with, and that other questions would begin with too."""
         first = prompts[0]
         placeholder = self.model.processor.image_token_id
         least = len(first.ids) - first.ids[::-1].index(placeholder)
-        other = self.prompt(self.footage.conversation(QUESTION), 1)
-        others = [prompt.ids[:-1] for prompt in prompts] + ([other.ids] if other.shows == first.shows else [])
+        other = self._form.prompt(self.model.processor, QUESTION) if self._form else None
+        if other is None or other.shows != first.shows:
+            return first.ids[:least]
+        others = [other.ids, *(prompt.ids[:-1] for prompt in prompts)]
         return first.ids[: max(least, min(_common(first.ids, ids) for ids in others))]
 
     def forget(self) -> None:
