@@ -23,6 +23,7 @@ fuzz-media: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/world_accuracy.py
+	$(BIN)/python benchmarks/inference.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
