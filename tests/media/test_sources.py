@@ -3,12 +3,14 @@ import os
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -430,6 +432,23 @@ def test_a_film_hidden_behind_countless_boxes_does_not_hold_the_reader_up(tmp_pa
     (tmp_path / "boxes.mp4").write_bytes(whole[:beginning] + b"\0\0\0\x08free" * 2_000_000 + whole[beginning:])
     began = time.process_time()
     assert not is_encrypted(tmp_path / "boxes.mp4")
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("read", [probe, lambda path: read_clip(path, 2), lambda path: read_clip(path, 2, size=(9, 9))])
+def test_a_picture_that_claims_a_giant_size_is_refused_before_memory_is_taken(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    size = struct.pack(">IIBBBBB", 16000, 16000, 8, 2, 0, 0, 0)
+    rows = chunk(b"IDAT", zlib.compress(bytes(48001 * 200)))
+    path = tmp_path / "giant.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + rows + chunk(b"IEND", b""))
+    began = time.process_time()
+    with pytest.raises(MediaError):
+        read(path)
     assert time.process_time() - began < 0.5
 
 

@@ -33,6 +33,9 @@ MOST_BOXES = 10_000  # before the header; a file of nothing but the smallest box
 # Containers that are lists of other files, or no pictures: a text drawn as a terminal would is nobody's video.
 REFUSED_FORMATS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "tty", "bin", "xbin", "adf", "idf", "ffmetadata"}
 
+# Pixels of one picture, four times those of 8K; a small file can claim any number, and each takes several bytes.
+LARGEST_PICTURE = 2**27
+
 UNSHOWN = {"Cc", "Cf", "Zl", "Zp"}  # kinds of characters that steer a terminal, turn the writing or end a line
 
 
@@ -77,6 +80,7 @@ def open_media(path: str | PathLike[str], what: str = "a video") -> Iterator[av.
                 _OneFile(source),
                 metadata_errors="replace",
                 buffer_size=1 << 18,
+                options={"max_pixels": str(LARGEST_PICTURE)},
                 container_options={"protocol_whitelist": "none"},
             )
         except DECODER_ERRORS as error:

@@ -102,12 +102,13 @@ def unique_frames(frames: Frames) -> tuple[Frames, np.ndarray[tuple[int, ...], n
 
 def _true_duration(file: Path, info: VideoInfo, reading: "_Reading") -> float:
     """Seconds, where a file that ends well before its headers say lasts as long as what can be read of it."""
-    if reading.end is None or reading.end >= info.duration - max(1.0, 0.05 * info.duration):
+    end = None if reading.end is None else max(reading.end, 1 / info.fps)  # one frame can say that it lasts no time
+    if end is None or end >= info.duration - max(1.0, 0.05 * info.duration):
         return info.duration
     logger.warning(
-        "%s ends after %.1f s although it says %.1f s; what is there is used.", shown(file), reading.end, info.duration
+        "%s ends after %.1f s although it says %.1f s; what is there is used.", shown(file), end, info.duration
     )
-    return reading.end
+    return end
 
 
 class _Reading(NamedTuple):
