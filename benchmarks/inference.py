@@ -35,6 +35,7 @@ from transformers import PreTrainedTokenizerFast
 
 import minigpt4_video as mv
 from minigpt4_video.inference.batching import BuiltIn, Question, Request
+from minigpt4_video.inference.chat import FRAMES_AT_ONCE
 from minigpt4_video.inference.prompts import whole_prompt
 from minigpt4_video.inference.store import Store
 from minigpt4_video.media import Clip
@@ -203,6 +204,7 @@ import sys, time
 begun = time.perf_counter()
 import torch, minigpt4_video as mv
 from pathlib import Path
+from minigpt4_video.inference.chat import FRAMES_AT_ONCE
 from minigpt4_video.inference.prompts import whole_prompt
 from minigpt4_video.inference.store import Store
 chat = mv.VideoChat.from_pretrained(sys.argv[1], device="cpu", store=Store(Path(sys.argv[2])))
@@ -299,12 +301,12 @@ def vision_encode(chat: mv.VideoChat, size: Size) -> Row:
 
     def encode() -> None:
         with torch.inference_mode():
-            for first in range(0, size.frames, 16):
-                tower.get_merged_features(pixels[first : first + 16])
+            for first in range(0, size.frames, FRAMES_AT_ONCE):
+                tower.get_merged_features(pixels[first : first + FRAMES_AT_ONCE])
 
     shares = []
     for _ in range(ROUNDS):
-        rate = product_rate(16 * patches, width, 4 * width)
+        rate = product_rate(FRAMES_AT_ONCE * patches, width, 4 * width)
         (took,), _ = times(encode, rounds=1)
         shares.append(work / took / rate)
     return Row("vision encode, share of the product rate", max(shares), 0.70, detail={"shares": shares, "flop": work})

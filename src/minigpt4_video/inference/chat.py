@@ -28,7 +28,7 @@ from minigpt4_video.model.branches import Branch, Branches
 from minigpt4_video.model.processing import IMAGE
 from minigpt4_video.planning import Plan
 
-FRAMES_AT_ONCE = 16
+FRAMES_AT_ONCE = 8
 """How many frames the vision tower takes in one go: bounds its memory."""
 
 KEPT_BYTES = 8 * 2**30
