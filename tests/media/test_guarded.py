@@ -79,10 +79,11 @@ def test_whatever_the_decoder_does_is_one_clear_error(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, says: str
 ) -> None:
     fault(monkeypatch, tmp_path, body)
-    began = time.monotonic()
+    # Only what hangs is to meet the limit of time, for a busy machine may take long to start a child.
+    began, seconds = time.monotonic(), 3.0 if "took longer" in says else 100.0
     with pytest.raises(MediaError) as error:
-        read_clip_guarded(video, 5, size=(24, 32), limits=Limits(seconds=3.0))
-    assert time.monotonic() - began < 20
+        read_clip_guarded(video, 5, size=(24, 32), limits=Limits(seconds=seconds))
+    assert time.monotonic() - began < seconds + 17
     assert says in str(error.value) and "clip.mkv" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -187,7 +188,7 @@ def test_many_readings_leave_no_child_no_file_and_nothing_open(
     for _ in range(4):
         if body:
             with pytest.raises(MediaError):
-                read_clip_guarded(video, 5, size=(24, 32), limits=Limits(seconds=1.0 if "sleep" in body else 20.0))
+                read_clip_guarded(video, 5, size=(24, 32), limits=Limits(seconds=1.0 if "sleep" in body else 100.0))
         else:
             read_clip_guarded(video, 5, size=(24, 32))
         gc.collect()

@@ -401,3 +401,18 @@ def test_what_is_saved_as_webvtt_is_read_again(
     path = written(tmp_path_factory.mktemp("saved"), as_webvtt(cues), "clip.vtt")
     expected = [Cue(start, end, " ".join(text.split())) for start, end, text in cues]
     assert sorted(read_subtitles(path)) == sorted(expected)
+
+
+def test_line_ends_that_were_converted_twice_end_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "twice.srt"
+    text = "1\n00:00:01,000 --> 00:00:02,000\nhello\nthere\n\n2\n00:00:03,000 --> 00:00:04,000\nbye\n"
+    path.write_bytes(text.replace("\n", "\r\r\n").encode())
+    assert read_subtitles(path) == [Cue(1.0, 2.0, "hello there"), Cue(3.0, 4.0, "bye")]
+
+
+def test_a_number_without_a_blank_line_before_it_is_no_word(tmp_path: Path) -> None:
+    path = tmp_path / "dense.srt"
+    blocks = ["{}\nthere are\n12\n2\n", "{}\n7\n\n3\n", "{}\nbye\n"]
+    times = [f"00:00:0{second},000 --> 00:00:0{second + 1},000" for second in (1, 3, 5)]
+    path.write_text("1\n" + "".join(block.format(time) for block, time in zip(blocks, times, strict=True)))
+    assert [cue.text for cue in read_subtitles(path)] == ["there are 12", "7", "bye"]

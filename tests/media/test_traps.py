@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from minigpt4_video.media import MediaError, probe, read_clip, read_frames
+from minigpt4_video.media.pictures import Form
+from minigpt4_video.media.probing import probe_beginning
+from minigpt4_video.media.selection import Unreliable, read_selected
 from numbered import HEIGHT, WIDTH, numbered, numbers_of, write_video
 
 TENTHS = [0.02, 0.5, 0.98]
@@ -181,3 +184,60 @@ def test_a_file_cut_anywhere_is_read_or_refused(tmp_path: Path, name: str, cut: 
         assert name in str(error)
     else:
         assert numbers == sorted(numbers) and len(numbers)
+
+
+@pytest.mark.parametrize("name", ["clip.asf", "clip.mxf"])
+def test_presentation_times_that_the_container_does_not_have_are_not_believed(tmp_path: Path, name: str) -> None:
+    path = write_video(tmp_path / name, range(100), g="50", bf="3", sc_threshold="0")
+    clip = read_frames(path, [0.13, 0.17, 1.01, 2.01, 3.93])
+    assert numbers_of(clip.frames) == [3, 4, 25, 50, 98]
+    assert clip.times == pytest.approx(np.array([3, 4, 25, 50, 98]) / 25, abs=0.002)
+    assert numbers_of(read_frames(path, [0.13]).frames) == [3]
+
+
+@pytest.mark.parametrize("name", ["clip.flv", "clip.mkv", "clip.ts"])
+def test_decoding_times_in_the_place_of_presentation_times_are_noticed(tmp_path: Path, name: str) -> None:
+    whole, path = write_video(tmp_path / "whole.ts", range(100), g="50", bf="3", sc_threshold="0"), tmp_path / name
+    with av.open(whole) as source, av.open(path, "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts, packet.stream = packet.dts, stream
+                target.mux(packet)
+    for times, numbers in (([0.13, 2.21, 3.93], [3, 55, 98]), ([2.21], [55]), ([0.01, 0.05, 0.09], [0, 1, 2])):
+        assert numbers_of(read_frames(path, times).frames) == numbers
+
+
+def test_packets_of_two_pictures_are_left_to_decoding_in_order(tmp_path: Path) -> None:
+    """As DivX packs B-frames for AVI: copied to MP4 the times are those of other pictures."""
+    whole, path = write_video(tmp_path / "whole.mp4", range(40), codec="mpeg4", g="20", bf="2"), tmp_path / "packed.mp4"
+    with av.open(whole) as source, av.open(path, "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        for one, other in zip(packets[::2], packets[1::2], strict=True):
+            packed = av.Packet(bytes(one) + bytes(other))
+            packed.pts, packed.dts, packed.time_base, packed.stream = one.pts, one.dts, one.time_base, stream
+            packed.is_keyframe = one.is_keyframe
+            target.mux(packed)
+    with pytest.raises(Unreliable, match="two pictures in one packet"):
+        read_selected(path, [0.5], Form(), probe_beginning(path)[1])
+
+
+def test_a_video_that_begins_before_zero_is_seen_to_its_end(tmp_path: Path) -> None:
+    whole, path = write_video(tmp_path / "whole.mkv", range(100), bf="0", g="10"), tmp_path / "early.mkv"
+    with av.open(whole) as source, av.open(path, "w", options={"avoid_negative_ts": "disabled"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts - 2000, packet.dts - 2000, stream
+                target.mux(packet)
+    assert probe(path).duration == pytest.approx(4.0, abs=0.05)
+    assert numbers_of(read_clip(path, 4).frames) == [12, 37, 62, 87]
+
+
+def test_a_pause_before_the_last_frames_is_part_of_the_video(tmp_path: Path) -> None:
+    """MP4 adds up decoding times, which are over before reordered frames at the end are shown."""
+    path = write_video(tmp_path / "clip.mp4", [*range(50), 80, 110, 140], bf="3", g="250")
+    assert probe(path).duration >= 140 / 25
+    assert numbers_of(read_clip(path, 4).frames)[-1] == 51
+    assert numbers_of(read_clip(path, 60).frames)[-1] == 52

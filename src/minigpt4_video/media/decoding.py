@@ -93,17 +93,33 @@ class Decoder:
         return frames
 
 
-class Clock:
-    """Frames' times in seconds; where the file gives none, or one that goes back, one frame after the other."""
+class MadeUpTimes(Exception):
+    """Frames come out in an order that is not that of their presentation times, so that these were made up."""
 
-    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+
+class Clock:
+    """Frames' times in seconds; where the file gives none, or one that goes back, one frame after the other.
+
+    A decoder gives frames in the order in which they are shown. Where presentation times go back and decoding times do
+    not, as with B-frames in ASF and MXF, or two pictures in a packet in MP4, `MadeUpTimes` is raised: the latter tell
+    the pace. With `by_decoding_time` they are taken from the beginning.
+    """
+
+    def __init__(
+        self, container: av.container.InputContainer, stream: av.VideoStream, by_decoding_time: bool = False
+    ) -> None:
         rate = stream.average_rate or stream.guessed_rate
         self._step = 1 / Fraction(rate) if rate else Fraction(1, 25)
-        self._counts_decoding_time = counts_decoding_time(container)
+        self._counts_decoding_time = by_decoding_time or counts_decoding_time(container)
         self._next = Fraction(0)
         self._last: Fraction | None = None
+        self._ticks: tuple[int | None, int | None] = (None, None)
 
     def time(self, frame: av.VideoFrame) -> Fraction:
+        (shown, decoded), self._ticks = self._ticks, (frame.pts, frame.dts)
+        is_told = None not in (shown, decoded, frame.pts, frame.dts)
+        if is_told and not self._counts_decoding_time and frame.pts < shown and frame.dts > decoded:
+            raise MadeUpTimes
         ticks = frame.dts if self._counts_decoding_time else frame.pts
         time = self._next if ticks is None or not frame.time_base else ticks * Fraction(frame.time_base)
         if self._last is not None and time < self._last:

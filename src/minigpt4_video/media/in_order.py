@@ -10,11 +10,14 @@ import numpy as np
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.animations import is_cut_gif, is_webp, webp_frames
-from minigpt4_video.media.decoding import Clock, Decoder, thread_type, tolerance_of, video_stream
+from minigpt4_video.media.decoding import Clock, Decoder, MadeUpTimes, thread_type, tolerance_of, video_stream
 from minigpt4_video.media.pictures import Form, Frames, Shown
 from minigpt4_video.media.sources import open_media, shown
 
 logger = logging.getLogger(__name__)
+
+MOST_REORDERED = 16
+"""Frames after which it shows that times are made up."""
 
 
 def read_in_order(
@@ -25,9 +28,19 @@ def read_in_order(
     Gives a time and a frame for each of the increasing `targets`, the video's end where it was reached, and the times
     of all frames where the whole video has fewer of them than there are targets.
     """
+    try:
+        return _read(file, targets, form, by_decoding_time=False)
+    except MadeUpTimes:
+        return _read(file, targets, form, by_decoding_time=True)
+
+
+def _read(
+    file: Path, targets: list[float], form: Form, by_decoding_time: bool
+) -> tuple[list[tuple[float, Frames]], float | None, list[float] | None]:
     found: list[tuple[float, Frames]] = []
     passed: list[float] = []
     current: Shown | None = None
+    left = 1 if by_decoding_time else MOST_REORDERED
 
     def take(until: float) -> None:
         if current is not None and len(found) < len(targets) and targets[len(found)] < until:
@@ -35,20 +48,22 @@ def read_in_order(
             while len(found) < len(targets) and targets[len(found)] < until:
                 found.append((current.time, picture))
 
-    for shown_frame in all_frames(file, form):
+    for shown_frame in all_frames(file, form, by_decoding_time):
         take(shown_frame.time - shown_frame.tolerance)
         current = shown_frame
         passed.append(current.time)
         if len(found) == len(targets) <= len(passed):
-            return found, None, None
+            left -= 1
+            if not left:
+                return found, None, None
     if current is None:
         raise MediaError(f"{shown(file)} holds no frame that can be decoded; it is damaged: download it again.")
     take(np.inf)
     return found, current.time + current.lasts, passed if len(passed) < len(targets) else None
 
 
-def all_frames(file: Path, form: Form) -> Iterator[Shown]:
-    """Every frame of a file, in order."""
+def all_frames(file: Path, form: Form, by_decoding_time: bool = False) -> Iterator[Shown]:
+    """Every frame of a file, in order. Raises `MadeUpTimes`, but not where decoding times are taken."""
     if is_webp(file):
         yield from webp_frames(file, form)
         return
@@ -56,7 +71,7 @@ def all_frames(file: Path, form: Form) -> Iterator[Shown]:
         stream = video_stream(container, file)
         stream.thread_type = thread_type(stream)
         tolerance = tolerance_of(stream)
-        decoder, clock = Decoder(container, stream), Clock(container, stream)
+        decoder, clock = Decoder(container, stream), Clock(container, stream, by_decoding_time)
         first: Fraction | None = None
         try:
             for frame in decoder.frames():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.animations import PICTURE_ERRORS, is_webp
-from minigpt4_video.media.decoding import Decoder, counts_decoding_time, video_stream
+from minigpt4_video.media.decoding import Decoder, MadeUpTimes, counts_decoding_time, video_stream
 from minigpt4_video.media.in_order import all_frames
 from minigpt4_video.media.pictures import Form, orientation_of
 from minigpt4_video.media.sources import DECODER_ERRORS, check_file, not_media, open_media, shown
@@ -80,9 +80,13 @@ def probe_beginning(path: str | PathLike[str]) -> tuple[VideoInfo, int | None]:
         tells_duration = bool(set(info.container.split(",")) & TIMED_FORMATS) or file.stat().st_size > LARGE_FILE
         if not (tells_duration and info.duration > 0):
             info = _counted(container, stream, first, info)
+        elif "mp4" in info.container.split(",") and stream.codec_context.has_b_frames:
+            info = _to_the_last_shown(container, stream, first, info)
         ticks = first.dts if counts_decoding_time(container) else first.pts
         first_pts = ticks if first.time_base == stream.time_base else None
-    return info if info.duration > 0 and info.fps > 0 else _measured(file, info), first_pts
+    # Frames before time zero may have lost their times, as in Matroska; the headers count from zero.
+    is_told = info.duration > 0 and info.fps > 0 and not (first.pts is None and first.dts is None)
+    return info if is_told else _measured(file, info), first_pts
 
 
 def _describe_webp(file: Path) -> VideoInfo:
@@ -160,10 +164,36 @@ def _counted(
     return replace(info, duration=duration, frames=stream.frames or max(1, round(duration * info.fps)))
 
 
+def _to_the_last_shown(
+    container: av.container.InputContainer, stream: av.VideoStream, first: av.VideoFrame, info: VideoInfo
+) -> VideoInfo:
+    """The same with a duration that takes in the frame shown last. MP4 adds up the time from one decoding to the next,
+    which ends before that frame is shown where frames are reordered and their rate changes."""
+    if first.pts is None or not stream.duration or not stream.time_base:
+        return info
+    end = first.pts
+    try:
+        container.seek((stream.start_time or 0) + stream.duration, stream=stream)
+        for packet in container.demux(stream):
+            if packet.pts is not None and not packet.is_discard:
+                end = max(end, packet.pts + (packet.duration or 0))
+    except DECODER_ERRORS:
+        return info
+    return replace(info, duration=max(info.duration, float((end - first.pts) * stream.time_base)))
+
+
 def _measured(file: Path, info: VideoInfo) -> VideoInfo:
     """The same with duration, number of frames and rate counted, for files whose headers do not tell them."""
+    try:
+        frames, duration = _count(file)
+    except MadeUpTimes:
+        frames, duration = _count(file, by_decoding_time=True)
+    return replace(info, duration=duration, frames=frames, fps=info.fps or frames / duration)
+
+
+def _count(file: Path, by_decoding_time: bool = False) -> tuple[int, float]:
     frames, duration = 0, 0.0
-    for frame in all_frames(file, Form()):
+    for frame in all_frames(file, Form(), by_decoding_time):
         frames += 1
         duration = max(duration, frame.time + frame.lasts)
-    return replace(info, duration=duration, frames=frames, fps=info.fps or frames / duration)
+    return frames, duration

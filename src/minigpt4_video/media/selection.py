@@ -26,6 +26,7 @@ SELECTABLE_CODECS = {
     *("h264", "hevc", "vp8", "vp9", "libdav1d", "mpeg1video", "mpeg2video", "mpeg4", "flv", "mjpeg", "prores"),
 }
 # Where leaving out a frame to which no other refers changes nothing in the others.
+VIDEO_OBJECT_PLANE = b"\0\0\1\xb6"  # begins each picture of MPEG-4 part 2
 PASSABLE_CODECS = {"h264", "mpeg1video", "mpeg2video", "mpeg4"}
 JUMP_COSTS_FRAMES = 8
 SEEK_ATTEMPTS = 3
@@ -96,6 +97,7 @@ class Selection:
         rate = stream.average_rate or Fraction(25)
         self._worth_seeking = int(JUMP_COSTS_FRAMES / (rate * stream.time_base))
         self._wanted: set[int] = set()
+        self._reordered = False
         self._begin()
 
     def _begin(self) -> None:
@@ -105,6 +107,7 @@ class Selection:
         self._positions: deque[int] = deque(maxlen=MOST_REORDERED)
         self._jumps = False
         self._landing: int | None = None
+        self._read = self._shown = BEFORE_ALL
 
     def want(self, target: float) -> int:
         """The presentation time of the frame shown `target` seconds after the first; times never go back."""
@@ -126,6 +129,8 @@ class Selection:
     def finish(self) -> None:
         """Take what the decoder still holds."""
         self._collect(None)
+        if self._decoder.name in ("h264", "hevc") and self._decoder.has_b_frames and not self._reordered:
+            raise Unreliable("frames may be reordered and their times are not")
 
     def _position(self) -> int:
         """The decoding time of the packet read last."""
@@ -162,6 +167,8 @@ class Selection:
             packet.pts = packet.dts
         if packet.pts is None or (packet.dts is None and self._positions) or packet.is_corrupt:
             raise Unreliable("a packet has no time")
+        if self._decoder.name == "mpeg4" and bytes(packet).count(VIDEO_OBJECT_PLANE) > 1:
+            raise Unreliable("two pictures in one packet")
         if packet.dts is not None:
             if not self._position() <= packet.dts <= packet.pts:
                 raise Unreliable("times go back")
@@ -170,6 +177,8 @@ class Selection:
             self._waiting.clear()
             self._seen -= {pts for pts in self._seen if pts < packet.pts}
             self._jumps = True
+        self._reordered = self._reordered or packet.pts < self._read
+        self._read = packet.pts
         self._waiting.append(packet)
         if not packet.is_discard and packet.pts >= self._first_pts:
             self._seen.add(packet.pts)
@@ -180,6 +189,7 @@ class Selection:
         if self._jumps:
             self._collect(None)
             self._decoder.flush_buffers()
+            self._shown = BEFORE_ALL
             self._landing = self._waiting[0].pts
             self._jumps = False
         sent = not any(packet.pts == wanted for packet in self._waiting)
@@ -200,5 +210,10 @@ class Selection:
             if frame.is_corrupt or (self._landing is not None and not (frame.key_frame and pts == self._landing)):
                 raise Unreliable("what was found is damaged or not the key frame")
             self._landing = None
+            if pts is None:
+                continue
+            if pts < self._shown:
+                raise Unreliable("frames come out in another order than that of their times")
+            self._shown = pts
             if pts in self._wanted and pts not in self.pictures:
                 self.pictures[pts] = self._picture(frame)

@@ -199,7 +199,7 @@ def _text(file: Path, encoding: str | None) -> str:
 
 
 def _cues_of_text(file: Path, text: str, fps: float | None) -> list[Cue]:
-    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+    text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n").lstrip("\ufeff")  # "\r\r\n": converted twice
     if re.search(r"^Dialogue:", text, re.MULTILINE):
         return _sorted(_dialogues(text))
     if TIMING.search(text):
@@ -251,6 +251,8 @@ def _timed_blocks(text: str) -> Iterable[tuple[float, float, list[str]]]:
         if timing.end() < len(text) and text[timing.end() :].startswith("\n\n"):
             body = ""
         lines = body.split("\n\n")[0].split("\n")
+        if following is not None and "\n\n" not in body and len(lines) > 2 and lines[-2].strip().isdecimal():
+            del lines[-2:]  # the next one's number, where no blank line is before it
         words = [words for line in lines if (words := _plain(line))]
         yield _seconds(timing.groups()[:5]), _seconds(timing.groups()[5:]), words
 
