@@ -1,5 +1,6 @@
 """One test for each thing in real files that makes readers give a wrong frame, each with a file of its own making."""
 
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -241,3 +242,25 @@ def test_a_pause_before_the_last_frames_is_part_of_the_video(tmp_path: Path) -> 
     assert probe(path).duration >= 140 / 25
     assert numbers_of(read_clip(path, 4).frames)[-1] == 51
     assert numbers_of(read_clip(path, 60).frames)[-1] == 52
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "h264", "ts", "mp4"])
+def test_gigabytes_of_zeros_behind_a_video_are_not_looked_through(tmp_path: Path, suffix: str) -> None:
+    """As a download leaves them that took its place on the disk and broke off."""
+    path = write_video(tmp_path / f"clip.{suffix}", range(30), g="10", bf="0")
+    with path.open("r+b") as opened:
+        opened.truncate(1 << 32)
+    began = time.process_time()
+    assert numbers_of(read_frames(path, [0.1, 0.9]).frames) == [2, 22]
+    assert time.process_time() - began < 10
+
+
+def test_zeros_between_pictures_are_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minigpt4_video.media.sources.LONGEST_ZEROS", 1 << 18)
+    path = tmp_path / "black.avi"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH * 8, HEIGHT * 8, "bgr24"
+        black = np.zeros((HEIGHT * 8, WIDTH * 8, 3), dtype=np.uint8)
+        encoded(container, stream, [*[black] * 40, numbered(5).repeat(8, 0).repeat(8, 1)])
+    assert numbers_of(read_frames(path, [0.5, 1.6]).frames) == [0, 5]

@@ -1,5 +1,6 @@
 """Opening files that somebody else made: one file and nothing beside it, and every failure as a `MediaError`."""
 
+import os
 import re
 import stat
 import unicodedata
@@ -39,15 +40,51 @@ LARGEST_PICTURE = 2**27
 UNSHOWN = {"Cc", "Cf", "Zl", "Zp"}  # kinds of characters that steer a terminal, turn the writing or end a line
 
 
+BUFFER = 1 << 18
+ZEROS = bytes(BUFFER)
+LONGEST_ZEROS = 64 * 2**20
+ZERO_SAMPLES = 256
+
+
 class _OneFile:
-    """A file without its name: the decoder can then neither read a pattern or a protocol in it nor look beside it."""
+    """A file without its name: the decoder can then neither read a pattern or a protocol in it nor look beside it.
+
+    It ends where nothing but zeros follows, as in a download that had taken its place on the disk and broke off:
+    decoders look through gigabytes of them for the next picture.
+    """
 
     name = "media"
 
     def __init__(self, file: BinaryIO) -> None:
-        self.read = file.read
+        self._file = file
+        self._zeros = 0
+        self._end: int | None = None
         self.seek = file.seek
         self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        if self._end is not None and self._file.tell() >= self._end:
+            return b""
+        data = self._file.read(size)
+        self._zeros = self._zeros + len(data) if data and data == ZEROS[: len(data)] else 0
+        if self._zeros >= LONGEST_ZEROS:
+            if self._is_zero_from_here():
+                self._end = self._file.tell()
+            self._zeros = 0
+        return data
+
+    def _is_zero_from_here(self) -> bool:
+        """By samples: black pictures without compression are long runs of zeros too, and something follows."""
+        begin = self._file.tell()
+        left = self._file.seek(0, os.SEEK_END) - begin
+        try:
+            for sample in range(ZERO_SAMPLES):
+                self._file.seek(begin + left * sample // ZERO_SAMPLES)
+                if self._file.read(4096).strip(b"\0"):
+                    return False
+        finally:
+            self._file.seek(begin)
+        return True
 
 
 def check_file(path: str | PathLike[str], what: str) -> Path:
@@ -79,7 +116,7 @@ def open_media(path: str | PathLike[str], what: str = "a video") -> Iterator[av.
             container = av.open(
                 _OneFile(source),
                 metadata_errors="replace",
-                buffer_size=1 << 18,
+                buffer_size=BUFFER,
                 options={"max_pixels": str(LARGEST_PICTURE)},
                 container_options={"protocol_whitelist": "none"},
             )
