@@ -1,38 +1,52 @@
 """Pretraining: told frames are the language model's own words, and both losses fall on what they should."""
 
 import torch
-from transformers import Blip2VisionConfig, LlamaConfig
+from transformers import Blip2VisionConfig, LlamaConfig, LlamaModel
 
+from minigpt4_video.data.world.language import chinese_words
 from minigpt4_video.data.world.pictures import UNKNOWN
 from minigpt4_video.data.world.samples import DENSE_WORDS, video_sample
 from minigpt4_video.data.world.scene import COLOURS, SHAPES
 from minigpt4_video.training.muon import Muon, orthogonal
-from minigpt4_video.training.pretraining import DenseVision, ToldFrames, begin_with_lookup, spell
+from minigpt4_video.training.pretraining import DenseVision, ToldFrames, begin_with_lookup, begin_with_neighbours, spell
 from minigpt4_video.training.tokenizer import build_tokenizer
 
 
 def test_a_told_word_is_its_english_and_chinese_tokens() -> None:
     texts = [text for seed in range(60) for turn in video_sample(seed, "train", 8, questions=30).turns for text in turn]
-    tokenizer = build_tokenizer([*texts, *texts], 800)
+    tokenizer = build_tokenizer([*texts, *texts], 800, chinese_words())
     table = spell(tokenizer)
     assert table.shape == (DENSE_WORDS, len(tokenizer))
     assert table[0].sum() == 0 and torch.allclose(table[1:].sum(1), torch.full((DENSE_WORDS - 1,), 2.0))
     told = {tokenizer.decode([int(token)]).strip() for token in table[1 + COLOURS.index("red")].nonzero()}
-    assert told == {"red", "红"}
+    assert told == {"red", "红色"}
 
 
 def test_attention_begins_by_finding_what_is_alike() -> None:
     torch.manual_seed(0)
-    told = ToldFrames(
-        LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2),
-        4,
-        torch.zeros(DENSE_WORDS, 64),
+    language_model = LlamaModel(
+        LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
     )
-    begin_with_lookup(told.language_model)
-    attention = told.language_model.layers[0].self_attn
+    begin_with_lookup(language_model)
+    attention = language_model.layers[0].self_attn
     tokens = torch.randn(20, 32)
     scores = attention.q_proj(tokens) @ attention.k_proj(tokens).T
     assert (scores.argmax(1) == torch.arange(20)).float().mean() > 0.9
+
+
+def test_half_of_the_first_heads_begin_at_the_words_before() -> None:
+    torch.manual_seed(0)
+    sizes = LlamaConfig(
+        vocab_size=64, hidden_size=96, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        attention_bias=True, attn_implementation="eager",
+    )  # fmt: skip
+    told = ToldFrames(sizes, 4, torch.zeros(DENSE_WORDS, 64))
+    begin_with_neighbours(told.language_model)
+    seen = told.language_model(inputs_embeds=torch.randn(1, 40, 96) * 0.1, output_attentions=True).attentions
+    for layer, distances in enumerate(((1, 2), (2, 4))):
+        for head, distance in enumerate(distances):
+            assert seen[layer][0, head, 30].argmax() == 30 - distance
+    assert seen[0][0, 2].max(-1).values[20:].mean() < 0.5  # the third head is left free
 
 
 def test_a_tower_is_not_taught_what_has_no_name() -> None:

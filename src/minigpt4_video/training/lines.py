@@ -61,6 +61,7 @@ class WorldLines(Dataset[Line]):  # type: ignore[misc]
                 questions=source.questions,
                 captions=source.captions,
                 speech=self.speech,
+                things=source.things,
             )
             return Line((sample,), (self._fitting(sample),))
         first = source.first + index * TRIED
@@ -71,7 +72,10 @@ class WorldLines(Dataset[Line]):  # type: ignore[misc]
                 for number in numbers
             ]
         else:
-            asked = [dialogue_sample(number, "train", size, questions=source.questions) for number in numbers]
+            asked = [
+                dialogue_sample(number, "train", size, questions=source.questions, things=source.things)
+                for number in numbers
+            ]
         asked = [sample for sample in asked if sample.turns]
         rows = [row(self.processor, sample) for sample in asked]
         kept = lines(rows, self.width)[0]

@@ -78,11 +78,11 @@ def _is_table(name: str) -> bool:
 
 
 def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """The matrix with all singular values brought near 1, by a quintic Newton-Schulz iteration in float32."""
+    """The matrix with all singular values brought near 1, by a quintic Newton-Schulz iteration in bfloat16."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).float()
-    x = x / (x.norm() + 1e-7)
+    x = matrix.T if tall else matrix
+    x = (x / (x.norm() + 1e-7)).bfloat16()
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x

@@ -28,6 +28,8 @@ class Source:
     """So many captions a video, or languages a picture is captioned in."""
     first: int = 0
     """Number of the first scene."""
+    things: int | None = None
+    """So many things in each scene, else one to three."""
     since: int = 0
     """Drawn from this line on: what is hard may wait until what is easy has been learnt."""
 
@@ -181,7 +183,11 @@ def as_toml(recipe: Recipe) -> str:
             tables += ["", f"[{name}]", *(f"{key} = {_toml(one)}" for key, one in value.items() if one is not None)]
         elif name == "sources":
             for source in value:
-                tables += ["", "[[sources]]", *(f"{key} = {_toml(one)}" for key, one in source.items())]
+                tables += [
+                    "",
+                    "[[sources]]",
+                    *(f"{key} = {_toml(one)}" for key, one in source.items() if one is not None),
+                ]
         else:
             plain.append(f"{name} = {_toml(value)}")
     return "\n".join(plain + tables) + "\n"

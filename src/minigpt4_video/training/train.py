@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+from minigpt4_video.data.world.language import chinese_words
 from minigpt4_video.errors import RecipeError
 from minigpt4_video.model import (
     MiniGPT4VideoConfig,
@@ -125,7 +126,7 @@ def _processor(plan: Recipe, output: Path) -> MiniGPT4VideoProcessor:
         return processor
     sizes = Blip2VisionConfig(**{"image_size": 64, "patch_size": 8, **plan.vision})
     patches = (sizes.image_size // sizes.patch_size) ** 2
-    tokenizer = build_tokenizer(world_texts(SCENES_FOR_WORDS), plan.vocabulary)
+    tokenizer = build_tokenizer(world_texts(SCENES_FOR_WORDS), plan.vocabulary, chinese_words())
     return MiniGPT4VideoProcessor(
         tokenizer, tokens_per_frame=patches // 4, image_size=sizes.image_size, frames=plan.frames, window=WINDOW,
         answer_reserve=64,

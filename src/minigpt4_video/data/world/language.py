@@ -61,6 +61,7 @@ ZH_SHAPE: dict[Shape, str] = {"circle": "圆形", "square": "方形", "triangle"
 ZH_SIZE: dict[Size, str] = {"big": "大", "small": "小"}
 ZH_SIDE = {"left": "左", "right": "右", "up": "上", "down": "下"}
 ZH_PLACE = {"top left": "左上", "top right": "右上", "bottom left": "左下", "bottom right": "右下"}
+ZH_VERBS = ("喜欢", "移动", "出现", "消失", "变成", "不动", "没有")
 ZH_NUMBER = ("零", "一", "两", "三")
 EN_NUMBER = ("zero", "one", "two", "three")
 
@@ -72,6 +73,12 @@ class Question:
     language: Language
     text: str
     answer: str
+
+
+def chinese_words() -> list[str]:
+    """The words of more than one character that answers and subtitles are made of."""
+    tables = (ZH_COLOUR.values(), ZH_SHAPE.values(), ZH_PLACE.values(), NAMES["zh"], LIKED["zh"], ZH_VERBS)
+    return [word for table in tables for word in table if len(word) > 1]
 
 
 def cues(scene: Scene) -> list[Cue]:
@@ -136,7 +143,7 @@ def caption(scene: Scene, style: Style, language: Language) -> str:
         looks = [describe(thing, language) for thing in things]
         if language == "en":
             looks = [f"a {look}" if look[0] != "o" else f"an {look}" for look in looks]
-            return _join_en(looks) + "."
+            return _join_en(looks).capitalize() + "."
         return "和".join(looks) + "。"
     if language == "en":
         told = [f"A {describe(thing, 'en', size=True)} {happening(thing, 'en')}." for thing in things]

@@ -32,10 +32,17 @@ DENSE_WORDS = 1 + len(COLOURS) + len(SHAPES) + len(SIZES) + 2 * GRID
 
 
 def video_sample(
-    seed: int, split: Split, size: int, *, questions: int, captions: int = 0, speech: bool = True
+    seed: int,
+    split: Split,
+    size: int,
+    *,
+    questions: int,
+    captions: int = 0,
+    speech: bool = True,
+    things: int | None = None,
 ) -> Sample:
     """Scene number `seed` as eight frames of `size` pixels with up to `questions` questions and `captions` captions."""
-    scene = make_scene(seed, split)
+    scene = make_scene(seed, split, things=things)
     rng = random.Random(f"sample/{split}/{seed}")
     times = [glance * scene.seconds for glance in GLANCES]
     subtitles = tuple(align(language.cues(scene), times)) if speech else ("",) * len(GLANCES)
@@ -69,9 +76,12 @@ def picture_sample(seed: int, split: Split, size: int, *, questions: int = 0, ca
     )  # fmt: skip
 
 
-def dialogue_sample(seed: int, split: Split, size: int, *, questions: int) -> Sample:
-    """One frame over which three to six people speak: many facts in few words, for learning to look them up."""
-    scene = make_scene(seed, split)
+def dialogue_sample(seed: int, split: Split, size: int, *, questions: int, things: int | None = None) -> Sample:
+    """One frame over which three to five people speak: many facts in few words, for learning to look them up.
+
+    Where two things are to be seen, two of the people say which of them they are.
+    """
+    scene = make_scene(seed, split, things=things)
     rng = random.Random(f"dialogue/{split}/{seed}")
     time = rng.choice(GLANCES)
     shown = tuple(
