@@ -416,3 +416,26 @@ def test_a_number_without_a_blank_line_before_it_is_no_word(tmp_path: Path) -> N
     times = [f"00:00:0{second},000 --> 00:00:0{second + 1},000" for second in (1, 3, 5)]
     path.write_text("1\n" + "".join(block.format(time) for block, time in zip(blocks, times, strict=True)))
     assert [cue.text for cue in read_subtitles(path)] == ["there are 12", "7", "bye"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [
+        ("gbk", "你好"),
+        ("gbk", "谢谢你"),
+        ("gbk", "我们走吧"),
+        ("gbk", "好的，没问题"),
+        ("gbk", "爸爸，我回来了"),
+        ("big5", "謝謝"),
+        ("big5", "好的，沒問題"),
+        ("euc_kr", "안녕하세요 여러분"),
+        ("euc_kr", "나는 학교에 갑니다"),
+        ("shift_jis", "こんにちは、元気ですか"),
+        ("cp1251", "Привет, как дела?"),
+        ("cp1252", "Café Renée déjà vu"),
+    ],
+)
+def test_a_few_words_are_enough_to_find_the_encoding(tmp_path: Path, encoding: str, words: str) -> None:
+    path = tmp_path / "short.srt"
+    path.write_bytes(f"1\n00:00:01,000 --> 00:00:02,000\n{words}\n".encode(encoding))
+    assert read_subtitles(path) == [Cue(1.0, 2.0, words)]

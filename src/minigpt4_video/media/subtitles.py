@@ -25,6 +25,15 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa", ".sub")
 # Guessing among all encodings mistakes short files; these are the ones that subtitles in the wild are written in.
 ENCODINGS = ["utf_8", "cp1252", "shift_jis", "gb18030", "cp1251", "big5", "euc_kr", "cp1256"]
+# A few words of Chinese look like Korean or Japanese to the guesser: where many characters are among the commonest that
+# an encoding can say, it is that one.
+COMMONEST = {
+    "gb18030": "的一是不了人我在有他这中大来上个到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可她里后小么心"
+    "多天而能好都没起还发成事只想看走什吗吧干谢问题快跑朋友今气很爸妈回开呢哪怎样",
+    "big5": "的一是不了人我在有他這中大來上個到說們為子和你地出道也時年得就那要下以生會自著去之過家學對可她裡後小麼心"
+    "多天而能好都沒起還發成事只想看走什嗎吧幹謝問題快跑朋友今氣很爸媽回開呢哪怎樣",
+}
+COMMON_SHARE = 0.4
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -188,6 +197,9 @@ def _text(file: Path, encoding: str | None) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
+        for name, commonest in COMMONEST.items():
+            if _commonness(data, name, commonest) >= COMMON_SHARE:
+                return data.decode(name)
         guess = from_bytes(data, cp_isolation=ENCODINGS).best() or from_bytes(data).best()
     if guess is not None:
         return str(guess)
@@ -196,6 +208,15 @@ def _text(file: Path, encoding: str | None) -> str:
         raise MediaError(f"{shown(file)} is not a text file, or in an unknown encoding; name it with --encoding.")
     logger.warning("%s has damaged characters; name its encoding if words are missing.", shown(file))
     return text
+
+
+def _commonness(data: bytes, encoding: str, commonest: str) -> float:
+    """The share of a text's Chinese characters that are among the commonest; 0 where it is not in that encoding."""
+    try:
+        characters = [letter for letter in data.decode(encoding) if not letter.isascii() and letter.isalpha()]
+    except UnicodeDecodeError:
+        return 0.0
+    return sum(letter in commonest for letter in characters) / max(1, len(characters))
 
 
 def _cues_of_text(file: Path, text: str, fps: float | None) -> list[Cue]:
