@@ -60,6 +60,7 @@ class Footage:
         """The number of frames that was asked for by name."""
 
     def conversation(self, text: str) -> list[Message]:
+        """A question about this video as messages, the file by its name."""
         return question(self.path, text)
 
     def fill(self, messages: Sequence[Message]) -> list[Message]:
@@ -119,7 +120,8 @@ def take_footage(
 ) -> Footage:
     """Sample a video as `processor` wants it, by `read`, and hear it by `listen`.
 
-    Raises MediaError, UserError, PlanError, and ModelError for a speech model that cannot be used.
+    `subtitles` is "auto", "off" or a file; `start` and `end` are seconds from the first frame; `frames` are uint8
+    `(frames, image_size, image_size, 3)` in `Footage.clip`, as many as the model's own without a number. Raises MediaError, UserError, PlanError, and ModelError for a speech model that cannot be used.
     """
     path = Path(path)
     if frames is not None and frames < 1:
