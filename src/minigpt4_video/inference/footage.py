@@ -121,7 +121,9 @@ def take_footage(
     """Sample a video as `processor` wants it, by `read`, and hear it by `listen`.
 
     `subtitles` is "auto", "off" or a file; `start` and `end` are seconds from the first frame; `frames` are uint8
-    `(frames, image_size, image_size, 3)` in `Footage.clip`, as many as the model's own without a number. Raises MediaError, UserError, PlanError, and ModelError for a speech model that cannot be used.
+    `(frames, image_size, image_size, 3)` in `Footage.clip`, as many as the model's own without a number.
+
+    Raises MediaError, UserError, PlanError, and ModelError for a speech model that cannot be used.
     """
     path = Path(path)
     if frames is not None and frames < 1:
