@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from damage import damaged
-from numbered import write_animation, write_video
 from PIL import Image
+
+from numbered import write_animation, write_video
 
 SRT = "".join(f"{n}\n00:00:{n:02},000 --> 00:00:{n + 1:02},000\n<i>words {n}</i>\n\n" for n in range(1, 20))
 ASS = (
