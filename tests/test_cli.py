@@ -1,7 +1,7 @@
 """What a person at a terminal sees: words on stdout, everything else on stderr, and an exit status that tells."""
 
-import io
 import contextlib
+import io
 import json
 import os
 import re
