@@ -216,7 +216,7 @@ class Words(Iterator[str]):
             with self._lock:
                 try:
                     self._round.step()
-                except BaseException:
+                except BaseException:  # an interruption too: what the answer took of the memory must be free
                     self.close()
                     raise
         self._given += 1

@@ -233,7 +233,7 @@ class Branches:
         try:
             # Alone in its row, the prefix is an ordinary causal sequence, for which the library has faster kernels.
             self._language_model(embeds, None, positions)
-        except BaseException:
+        except BaseException:  # an interruption too: a prefix read in part must not be taken for one
             self.end(row)
             raise
 
