@@ -23,3 +23,7 @@ class CheckpointError(UserError):
 
 class RecipeError(UserError):
     """A training recipe or data set that cannot be used."""
+
+
+class DataError(UserError):
+    """A data set that cannot be read at all; a row that cannot is a value, `data.sample.Flaw`."""
