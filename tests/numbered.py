@@ -68,6 +68,7 @@ def write_video(
         stream.codec_context.time_base = time_base
         stream.time_base = time_base
         stream.options = options
+        stream.codec_context.thread_count = 1  # the number of processors would be seen in the file, as slices
         if rotation is not None:
             stream.set_display_rotation(rotation)
         languages = dict.fromkeys(language for language, *_ in subtitles)

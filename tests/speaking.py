@@ -61,7 +61,7 @@ def speak(sentence: str, voice: str = "rms") -> Speech:
 
 
 def _output(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def conversation(sentences: Sequence[str] = SENTENCES, voice: str = "rms", pause: float = 1.0) -> Speech:

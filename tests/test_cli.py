@@ -419,18 +419,26 @@ def test_a_reader_that_leaves_early_is_no_fault(random_model):
     assert done.stderr == ""
 
 
+INTERRUPTIBLE = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs ignore it
+    "runpy.run_module('minigpt4_video', run_name='__main__')"
+)
+
+
 def test_an_interruption_ends_with_status_130(video, random_model):
-    program = subprocess.Popen(
-        [*PROGRAM, "chat", str(video), "-m", str(random_model)],
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, "chat", str(video), "-m", str(random_model)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
-    assert program.stderr is not None
-    assert "model:" in program.stderr.readline()
-    time.sleep(0.3)
-    program.send_signal(signal.SIGINT)
-    assert program.wait(timeout=60) == 130
-    assert "Traceback" not in program.stderr.read()
+    ) as program:
+        try:
+            assert program.stderr is not None
+            assert "model:" in program.stderr.readline()
+            time.sleep(0.3)
+            program.send_signal(signal.SIGINT)
+            assert program.wait(timeout=60) == 130
+            assert "Traceback" not in program.stderr.read()
+        finally:
+            program.kill()

@@ -60,7 +60,7 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> int:
     if words == ["make", "ask"]:
         return run(made_by("ask"), monkeypatch)
     if words[0] == "make":
-        return subprocess.call(["make", "-n", words[1]], cwd=ROOT)
+        return subprocess.call(["make", "-n", words[1]], cwd=ROOT, timeout=60)
     if words[:3] == [".venv/bin/python", "-m", "pytest"]:  # these tests run anyway; they must be there
         return int(not all((ROOT / word).exists() for word in words[3:] if not word.startswith("-")))
     assert words[0] == "minigpt4-video"
@@ -72,7 +72,7 @@ def made_by(target: str) -> str:
     # This test may itself have been started by make, which would speak differently to a make inside it.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     told = subprocess.run(
-        ["make", "-n", target], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        ["make", "-n", target], cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60
     ).stdout
     return re.sub(r"^\S*/bin/", "", told.splitlines()[-1])
 

@@ -159,7 +159,8 @@ def fuzz(arguments: argparse.Namespace) -> int:
             corpus = [path for path in sorted(arguments.corpus.iterdir()) if path.is_file()]
             files += [path for path in corpus if 0 < path.stat().st_size <= LARGEST_FILE]
         began = time.monotonic()
-        for number in itertools.count() if arguments.case is None else [arguments.case]:
+        numbers = itertools.islice(itertools.count(), arguments.cases) if arguments.case is None else [arguments.case]
+        for number in numbers:
             if time.monotonic() - began > 60 * arguments.minutes:
                 break
             path, whole = write_case(number, arguments.seed, files, folder)
@@ -302,6 +303,7 @@ def check(clip: Any, size: tuple[int, int] | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--cases", type=int, help="end after so many, where the time is not up before")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--case", type=int, help="read this one only")
     parser.add_argument("--corpus", type=Path, help="folder of files to damage, beside those that are made here")

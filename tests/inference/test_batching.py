@@ -229,9 +229,10 @@ def test_threads_may_share_a_model(chat, videos, alone):
     for video in videos:
         for question in QUESTIONS[:3]:
             alone(video, question)
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=200)
+    assert not any(thread.is_alive() for thread in threads)
     assert wrong == []

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -147,15 +146,19 @@ while True:
 """
 
 
+def started(program: str, store: Store) -> subprocess.Popen[bytes]:
+    """A fresh process: one forked from this one would hold locks of threads that it does not have."""
+    return subprocess.Popen([sys.executable, "-c", program, store.folder], stdout=subprocess.PIPE)
+
+
 @pytest.mark.slow
 def test_killing_a_writer_at_any_time_leaves_whole_entries_or_none(store):
     hits = 0
     for delay in np.linspace(0.001, 0.12, 12):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, store.folder], stdout=subprocess.PIPE)
-        writer.stdout.readline()
-        time.sleep(delay)
-        writer.send_signal(signal.SIGKILL)
-        writer.communicate()
+        with started(WRITER, store) as writer:
+            writer.stdout.readline()
+            time.sleep(delay)
+            writer.kill()
         for number in range(3):
             held = store.get(key("prefix", number))
             assert held is None or bool((held["a"] == number).all())
@@ -163,13 +166,18 @@ def test_killing_a_writer_at_any_time_leaves_whole_entries_or_none(store):
     assert hits  # it did write
 
 
+KILLED_BEFORE_RENAMING = """
+import os, signal, sys, torch
+from pathlib import Path
+from minigpt4_video.inference.store import Store, key
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+Store(Path(sys.argv[1])).put(key("features", "of", 1), {"a": torch.arange(6.0)})
+"""
+
+
 def test_a_process_killed_between_writing_and_renaming_leaves_no_entry(store):
-    child = os.fork()
-    if child == 0:
-        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        store.put(NAME, VALUES)
-        os._exit(0)
-    os.waitpid(child, 0)
+    with started(KILLED_BEFORE_RENAMING, store) as writer:
+        assert writer.wait(timeout=240) == -signal.SIGKILL
 
     assert store.get(NAME) is None
     assert len(list(store.folder.rglob(f"*{ASIDE}"))) == 1
@@ -177,25 +185,33 @@ def test_a_process_killed_between_writing_and_renaming_leaves_no_entry(store):
     assert store.get(NAME) is not None
 
 
-def _write_often(folder: Path, times: int) -> None:
-    for _ in range(times):
-        Store(folder).put(NAME, {"a": torch.ones(50_000)})
+WRITES_OFTEN = """
+import sys, torch
+from pathlib import Path
+from minigpt4_video.inference.store import Store, key
+store = Store(Path(sys.argv[1]))
+print("ready", flush=True)
+for _ in range(60):
+    store.put(key("features", "of", 1), {"a": torch.ones(50_000)})
+"""
 
 
 def test_several_writers_of_one_entry_never_show_a_half_one(store):
-    context = get_context("fork")
-    writers = [context.Process(target=_write_often, args=(store.folder, 60)) for _ in range(2)]
-    _write_often(store.folder, 1)
-    for writer in writers:
-        writer.start()
-    looked = 0
-    while looked < 30 or any(writer.is_alive() for writer in writers):
-        held = store.get(NAME)
-        assert held is not None and bool((held["a"] == 1).all())
-        looked += 1
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
+    store.put(NAME, {"a": torch.ones(50_000)})
+    with started(WRITES_OFTEN, store) as one, started(WRITES_OFTEN, store) as other:
+        writers = (one, other)
+        try:
+            for writer in writers:
+                assert writer.stdout.readline() == b"ready\n"
+            looked, ends = 0, time.monotonic() + 200
+            while time.monotonic() < ends and (looked < 30 or any(writer.poll() is None for writer in writers)):
+                held = store.get(NAME)
+                assert held is not None and bool((held["a"] == 1).all())
+                looked += 1
+            assert [writer.poll() for writer in writers] == [0, 0]
+        finally:
+            for writer in writers:
+                writer.kill()
     assert not list(store.folder.rglob(f"*{ASIDE}"))
 
 

@@ -1,5 +1,6 @@
 """The quick way to the wanted frames gives, bit for bit, what decoding every frame in order gives, or gives up."""
 
+import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +31,17 @@ CONTAINERS = {
     "h264.mkv": ("libx264", {"bf": "3"}),
     "h264.mp4": ("libx264", {"bf": "3"}),
 }
+
+
+SEQUENCE, PICTURE = b"\0\0\1\xb3", b"\0\0\1\0"
+
+
+def packet_of_pack(data: bytes, time: int) -> bytes:
+    """The payload of an MPEG-1 pack of video whose first picture is shown at `time`, in 1/90000 s."""
+    told = bytes(
+        [0x21 | time >> 29 & 0x0E, time >> 22 & 0xFF, time >> 14 & 0xFE | 1, time >> 7 & 0xFF, time << 1 & 0xFE | 1]
+    )
+    return b"\0\0\1\xe0" + (len(told) + len(data)).to_bytes(2) + told + data
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +146,29 @@ def test_a_frame_that_only_says_that_it_is_a_key_frame_is_found_out(tmp_path: Pa
     with pytest.raises(Unreliable, match="not the key frame"):
         quick(path, [3.9])
     assert numbers_of(read_frames(path, [1.2, 3.9]).frames) == [30, 97]
+
+
+def test_a_time_that_belongs_to_a_later_picture_is_found_out(tmp_path: Path) -> None:
+    """Where a picture begins in the last bytes of a pack, FFmpeg gives the next pack the time of the next picture."""
+    frames = 100
+    stream = write_video(tmp_path / "a.m1v", range(frames), codec="mpeg1video", bf="2", g="50", sc_threshold="0")
+    data = stream.read_bytes()
+    second_group = data.index(SEQUENCE, 1)
+    assert data.count(SEQUENCE) >= 2
+    # the second key frame is shown two pictures after those that follow it
+    first = sum(1 for _ in re.finditer(PICTURE, data[:second_group]))
+    path = tmp_path / "straddling.mpg"
+    pack = bytes.fromhex("000001ba2100010001800001")
+    path.write_bytes(
+        pack
+        + packet_of_pack(data[: second_group + 2], 3600)
+        + pack
+        + packet_of_pack(data[second_group + 2 :], 3600 * (first + 1))
+        + bytes.fromhex("000001b9")
+    )
+    with pytest.raises(Unreliable, match="times go back"):
+        quick(path, [3.0])
+    assert numbers_of(read_frames(path, [number / 25 for number in range(frames)]).frames) == list(range(frames))
 
 
 @pytest.mark.parametrize("suffix", ["ts", "mp4"])

@@ -524,7 +524,7 @@ def test_hostile_files_open_no_other_file_and_no_socket(tmp_path: Path, where: s
     calls = tmp_path / "calls"
     traced = "trace=open,openat,socket,connect,sendto,execve,stat,newfstatat,access,faccessat2"
     command = [strace, "-f", "--seccomp-bpf", "-o", str(calls), "-e", traced, sys.executable, "-c", READ_EACH, where]
-    watched = subprocess.run([*command, str(video), *map(str, files)], capture_output=True, text=True)
+    watched = subprocess.run([*command, str(video), *map(str, files)], capture_output=True, text=True, timeout=280)
     if watched.returncode and "ptrace" in watched.stderr:
         pytest.skip("strace may not watch processes here")
     assert watched.returncode == 0, watched.stderr
