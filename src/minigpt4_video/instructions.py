@@ -69,6 +69,48 @@ IMAGE_CAPTION: dict[Language, tuple[str, ...]] = {
     ),
 }
 
+VIDEO_DETAIL: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "Describe this video in detail.",
+        "Tell everything this video shows, in the order in which it happens.",
+        "Give a full account of the video: who and what is seen, how it looks, and what it does.",
+        "Write a long description of this clip.",
+        "Go through the video from beginning to end and say what there is to see.",
+        "Leave nothing out: what does this video show?",
+        "Describe the scene, the people and things in it, and all that happens.",
+        "Explain at length what goes on in this video.",
+    ),
+    "zh": (
+        "请详细描述这段视频。",
+        "请按先后顺序讲述这段视频的全部内容。",
+        "请完整叙述视频：有哪些人和物，外观如何，做了什么。",
+        "请为这个片段写一段较长的描述。",
+        "请从头到尾说说视频里能看到的东西。",
+        "请毫无遗漏地说明这段视频展示了什么。",
+        "请描述场景、其中的人和物以及发生的一切。",
+        "请详尽说明这段视频中的情况。",
+    ),
+}
+
+VIDEO_SPEECH: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "What is being said in this clip?",
+        "Write down what might be said here.",
+        "Which words go with this clip?",
+        "What could the speaker be telling in this video?",
+        "Give the words that are spoken while this is shown.",
+        "What does one hear in this clip?",
+    ),
+    "zh": (
+        "这个片段里在说什么？",
+        "请写出这里可能说的话。",
+        "这个片段配的是什么话？",
+        "视频里的人可能在讲什么？",
+        "请给出画面出现时所说的话。",
+        "在这个片段里能听到什么话？",
+    ),
+}
+
 CAPTION_STYLE: dict[Language, dict[Style, str]] = {
     "en": {
         "brief": "Say in one sentence what this video shows.",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from minigpt4_video.data.formats import captions
+from minigpt4_video.data.formats import captions, clips, conversations, shards
 from minigpt4_video.data.formats.place import Place
 from minigpt4_video.data.formats.rows import Records
 from minigpt4_video.errors import DataError
@@ -18,21 +18,36 @@ class Format(NamedTuple):
 
 
 FORMATS: dict[str, Format] = {
-    "webvid": Format(captions.webvid, "WebVid: csv or json, one caption a video"),
+    "laion": Format(shards.pictures, "LAION as img2dataset downloads it: tars of jpg, json and txt", True),
+    "cc3m": Format(shards.pictures, "Conceptual Captions, in the same form", True),
+    "sbu": Format(shards.pictures, "SBU captions, in the same form", True),
+    "img2dataset": Format(shards.pictures, "anything that img2dataset wrote, tars or folders of files", True),
+    "cc-sbu-align": Format(captions.cc_sbu_align, "MiniGPT-4's aligned captions: filter_cap.json and image/", True),
     "cmd": Format(captions.cmd, "Condensed Movies: json, one caption a video"),
-    "cc_sbu_align": Format(captions.cc_sbu_align, "MiniGPT-4's aligned captions: filter_cap.json and image/", True),
-    "videoinstruct": Format(captions.videoinstruct, "VideoInstruct-100K: json, one question a row"),
+    "webvid": Format(captions.webvid, "WebVid: csv or json, one caption a video"),
+    "videoinstruct-100k": Format(captions.videoinstruct, "VideoInstruct-100K: json, one question a row"),
+    "video-chatgpt": Format(conversations.conversations, "Video-ChatGPT's training file: json, conversations"),
+    "llava": Format(
+        conversations.conversations, "LLaVA's conversations and relatives: json, jsonl, parquet, yaml lists"
+    ),
+    "sharegpt4video": Format(captions.sharegpt4video, "ShareGPT4Video: jsonl, long captions"),
+    "shot2story": Format(captions.shot2story, "Shot2Story: json, a summary and a caption for each shot"),
+    "panda-70m": Format(clips.panda_70m, "Panda-70M: csv, one source video a row with lists in its cells"),
+    "hd-vila-100m": Format(clips.hd_vila_100m, "HD-VILA-100M: jsonl without texts; from --captions or subtitles"),
+    "internvid": Format(clips.internvid, "InternVid: jsonl, one clip a row"),
+    "video2dataset": Format(shards.videos, "what video2dataset wrote, tars or folders of mp4, json and txt", True),
+    "labels": Format(captions.labels, "captions and answers that a model wrote: parquet or jsonl"),
 }
 
 
 def read(
-    name: str, path: Path, *, media: Path | None = None, captions: Path | None = None, subtitles: Path | None = None
+    name: str, path: Path, *, media: Path | None = None, texts: Path | None = None, subtitles: Path | None = None
 ) -> Records:
     """The records of a set in one of the `FORMATS`, one at a time; what cannot be used is a `Flaw` in its place.
 
     `media` is the folder of its videos or pictures: files that are not in it are flaws. Without it they are taken to be
     where the annotations are, and looked for there only where the format keeps them there. `subtitles` is a folder of
-    subtitle files, `captions` a table of texts for a set that has none. Raises DataError for a set that
+    subtitle files, `texts` a table of captions for a set that has none. Raises DataError for a set that
     is not there.
     """
     form = FORMATS.get(name)
@@ -44,4 +59,4 @@ def read(
         raise DataError(f"there is no file {path}; check the name of the data set")
     folder = media or (path if path.is_dir() else path.parent)
     look = media is not None or form.beside
-    return form.read(Place(name, path, folder, look=look, captions=captions, subtitles=subtitles))
+    return form.read(Place(name, path, folder, look=look, captions=texts, subtitles=subtitles))

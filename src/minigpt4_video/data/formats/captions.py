@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
-from minigpt4_video.data.formats.place import Place, asked, captioned, marked
-from minigpt4_video.data.formats.rows import Records, Row, each, table
+from minigpt4_video.data.formats.place import Place, asked, captioned, drawn, language_of, marked
+from minigpt4_video.data.formats.rows import Records, Row, Unusable, each, table, words
 from minigpt4_video.data.sample import Record
+from minigpt4_video.instructions import VIDEO_DETAIL
+from minigpt4_video.messages import Part
 
 
 def webvid(place: Place) -> Records:
@@ -49,3 +51,65 @@ def videoinstruct(place: Place) -> Records:
         yield asked(place, marked(name, question, answer), part, question, answer)
 
     return each(table(place.path), convert)
+
+
+def sharegpt4video(place: Place) -> Records:
+    """ShareGPT4Video: `{"video_id", "video_path", "captions": [{"idx", "content"}]}`; the caption with the idx -1 is
+    that of the whole video, the others have no times and are left."""
+
+    def convert(row: Row) -> Iterator[Record]:
+        captions = row.list("captions")
+        whole = [one for one in captions if isinstance(one, dict) and str(one.get("idx")) == "-1"]
+        if len(whole) != 1:
+            raise Unusable("has not one caption of the whole video", f"{len(whole)} with the idx -1")
+        part = place.shown_video(place.video(row.name("video_path", "video_id")))
+        yield _detailed(place, row.name("video_id"), part, words(whole[0].get("content"), "content"))
+
+    return each(table(place.path), convert)
+
+
+def shot2story(place: Place) -> Records:
+    """Shot2Story: a summary of the video and a caption for each of its shots, which are files of their own."""
+
+    def convert(row: Row) -> Iterator[Record]:
+        part = place.shown_video(place.video(row.name("video")))
+        yield _detailed(place, row.name("image_id", "id", "video"), part, row.text("whole_caption"))
+        names, texts = row.values.get("video_names") or [], row.values.get("captions") or []
+        if not isinstance(names, list) or not isinstance(texts, list) or len(names) != len(texts):
+            raise Unusable("has another number of shots than of captions", row.values.get("video_names"))
+        for name, text in zip(names, texts, strict=True):
+            shot = place.shown_video(place.video(words(name, "video_names")))
+            yield captioned(place, name, shot, words(text, "captions"))
+
+    return each(table(place.path), convert)
+
+
+def labels(place: Place) -> Records:
+    """Captions and answers that a model wrote: `id`, `video`, `text`, and as far as they are known `prompt`, `start`,
+    `end`, `language`, `subtitles`, `status` and `error`; a row whose status is not "success" is none to learn from."""
+
+    def convert(row: Row) -> Iterator[Record]:
+        status = row.values.get("status") or "success"
+        if status != "success":
+            raise Unusable("was not labelled", f"{status}: {row.values.get('error')}")
+        name, text = row.name("id"), row.text("text")
+        start, end = row.number("start"), row.number("end")
+        if (start or 0) < 0 or (end is not None and end <= (start or 0)):
+            raise Unusable("ends before it starts", f"{start} to {end}")
+        part = place.shown_video(place.video(row.name("video")), start, end)
+        if row.values.get("subtitles") == "off":
+            part["subtitles"] = "off"
+        if row.values.get("prompt") is None:
+            yield captioned(place, name, part, text)
+        else:
+            language = row.values.get("language")
+            known = language if language in ("en", "zh") else None
+            yield asked(place, name, part, row.text("prompt"), text, known)
+
+    return each(table(place.path, (".parquet", ".jsonl", ".csv")), convert)
+
+
+def _detailed(place: Place, name: str, part: Part, text: str) -> Record:
+    """A record that asks for all that a video shows."""
+    language = language_of(text)
+    return asked(place, name, part, drawn(VIDEO_DETAIL[language], name), text, language)

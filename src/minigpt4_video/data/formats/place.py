@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from zlib import crc32
@@ -45,19 +46,21 @@ class Place:
         self.subtitles = subtitles
         self._likely = VIDEO_SUFFIXES[0]
 
-    def file(self, name: str) -> str:
-        """The path of a file that the set names. Raises Unusable where it leads out of the folder or is not there."""
-        path = self._inside(name)
-        if self.look and not os.path.isfile(path):
-            raise Unusable("file is missing", name)
-        return path
+    def video(self, name: str) -> str:
+        """The video of this name, with or without its suffix. Raises Unusable where it is not there or leads out of
+        the folder."""
+        return self._found(name, VIDEO_SUFFIXES) or self._missing("video", name)
 
-    def video(self, *stems: str) -> str:
-        """The first video that is there under one of these names, whatever its suffix. Raises Unusable for none."""
-        return self._first(stems, (self._likely, *VIDEO_SUFFIXES), "video is missing")
+    def picture(self, name: str) -> str:
+        return self._found(name, PICTURE_SUFFIXES) or self._missing("picture", name)
 
-    def picture(self, stem: str) -> str:
-        return self._first((stem,), PICTURE_SUFFIXES, "picture is missing")
+    def clip(self, whole: str, *cut: str) -> tuple[str, bool]:
+        """The file that was cut out for a clip under one of these names, and True; or the whole video, and False."""
+        if self.look:
+            for name in cut:
+                if path := self._found(name, VIDEO_SUFFIXES):
+                    return path, True
+        return self.video(whole), False
 
     def shown_video(self, path: str, start: float | None = None, end: float | None = None) -> Part:
         """A video part, with the span of the clip where the file holds more than it."""
@@ -68,17 +71,21 @@ class Place:
             part["end"] = end
         return part
 
-    def _first(self, stems: tuple[str, ...], suffixes: tuple[str, ...], problem: str) -> str:
-        for stem in stems:
-            path = self._inside(stem)
-            if not self.look:
-                return path + suffixes[0]
-            for suffix in suffixes:
-                if os.path.isfile(path + suffix):
-                    if suffix != self._likely and suffixes is not PICTURE_SUFFIXES:
-                        self._likely = suffix  # sets are mostly of one kind: the next look finds it first
-                    return path + suffix
-        raise Unusable(problem, stems[-1])
+    def _found(self, name: str, suffixes: tuple[str, ...]) -> str | None:
+        path = self._inside(name)
+        is_whole = path.lower().endswith(suffixes)
+        if not self.look:
+            return path if is_whole else path + suffixes[0]
+        if is_whole and os.path.isfile(path):
+            return path
+        for suffix in (self._likely, *suffixes):
+            if suffix in suffixes and os.path.isfile(path + suffix):
+                self._likely = suffix  # sets are mostly of one kind: the next look finds it first
+                return path + suffix
+        return None
+
+    def _missing(self, what: str, name: str) -> str:
+        raise Unusable(f"{what} is missing", name)
 
     def _inside(self, name: str) -> str:
         if "/" not in name and name not in ("", ".", ".."):
@@ -101,7 +108,7 @@ def captioned(place: Place, name: str, part: Part, text: str) -> Record:
     language by the record's name, so the same record is always asked in the same words."""
     language = language_of(text)
     pool = (VIDEO_CAPTION if part["type"] == "video" else IMAGE_CAPTION)[language]
-    return asked(place, name, part, pool[crc32(name.encode()) % len(pool)], text, language)
+    return asked(place, name, part, drawn(pool, name), text, language)
 
 
 def asked(place: Place, name: str, part: Part, question: str, answer: str, language: Language | None = None) -> Record:
@@ -111,6 +118,10 @@ def asked(place: Place, name: str, part: Part, question: str, answer: str, langu
         {"role": "assistant", "content": answer},
     ]
     return Record(name, place.source, messages, language or language_of(answer))
+
+
+def drawn(pool: Sequence[str], name: str) -> str:
+    return pool[crc32(name.encode(errors="surrogatepass")) % len(pool)]
 
 
 def language_of(text: str) -> Language:

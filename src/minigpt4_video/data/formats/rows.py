@@ -25,6 +25,7 @@ LONGEST = 16 * 2**20
 SPANNED = 100
 """Lines over which the quotes of one row of a csv file may spread."""
 CHUNK = 2**20
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 SHOWN = 60
 """Characters of a value that a report repeats."""
 
@@ -137,9 +138,9 @@ def opened(path: Path) -> BinaryIO:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def table(path: Path) -> Rows:
-    """The rows of a .csv, .tsv, .json, .jsonl or .parquet file, or of all of them in a folder."""
-    for file in files(path, (".csv", ".tsv", ".json", ".jsonl", ".parquet")):
+def table(path: Path, suffixes: tuple[str, ...] = TABLES) -> Rows:
+    """The rows of a .csv, .tsv, .json, .jsonl or .parquet file, or of all in a folder that have one of `suffixes`."""
+    for file in files(path, suffixes):
         suffix = file.suffix.lower()
         if suffix in (".csv", ".tsv"):
             yield from csv_rows(file, "\t" if suffix == ".tsv" else ",")
