@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from minigpt4_video import __version__
-from minigpt4_video.cli import asking, health, inspecting, storing, training, weights, worlds
+from minigpt4_video.cli import asking, datasets, health, inspecting, storing, training, weights, worlds
 from minigpt4_video.cli.output import DEBUG, note
 from minigpt4_video.errors import UserError
 
@@ -33,6 +33,7 @@ app.command()(inspecting.inspect)
 app.command()(weights.models)
 app.command()(weights.convert)
 app.command()(training.train)
+app.add_typer(datasets.app)
 app.add_typer(worlds.app)
 app.add_typer(storing.app)
 app.command()(health.doctor)
