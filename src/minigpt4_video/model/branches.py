@@ -24,10 +24,12 @@ NOWHERE = -1
 
 
 class Places(NamedTuple):
-    """Where tokens stand; both (rows, tokens) of integers."""
+    """Where tokens stand; all (rows, tokens) of integers."""
 
     branch: torch.Tensor
     position: torch.Tensor
+    film: torch.Tensor | None = None
+    """Where a row holds several prefixes one behind the other: which of them a token belongs to."""
 
 
 def visible(queries: Places, keys: Places, window: int | None = None) -> torch.Tensor:
@@ -35,6 +37,8 @@ def visible(queries: Places, keys: Places, window: int | None = None) -> torch.T
     at, behind = queries.position[:, :, None], keys.position[:, None, :]
     branch = keys.branch[:, None, :]
     seen = ((branch == 0) | (branch == queries.branch[:, :, None])) & (branch != NOWHERE) & (behind <= at)
+    if queries.film is not None and keys.film is not None:
+        seen &= queries.film[:, :, None] == keys.film[:, None, :]
     return seen if window is None else seen & (at - behind < window)
 
 
@@ -55,31 +59,44 @@ def masks(queries: Places, keys: Places, text_config: Any, dtype: torch.dtype) -
     return {kind: additive(by_kind[kind]) for kind in dict.fromkeys(kinds)}
 
 
+Film = tuple[Sequence[int], Sequence[Sequence[int]]]
+"""The ids of a prefix, and of each branch behind it."""
+
+
 class Layout(NamedTuple):
-    """Rows of a prefix and its branches, for one forward pass; all (rows, tokens)."""
+    """Prefixes and their branches, for one forward pass; all (rows, tokens)."""
 
     input_ids: torch.Tensor
     places: Places
 
 
 def lay_out(
-    rows: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], pad: int, side: Literal["left", "right"] = "right"
+    rows: Sequence[Sequence[Film]], pad: int, side: Literal["left", "right"] = "right", width: int | None = None
 ) -> Layout:
-    """Each row is the ids of a prefix and of the branches behind it; shorter rows are padded on one side."""
-    width = max(len(prefix) + sum(map(len, branches)) for prefix, branches in rows)
-    input_ids: list[list[int]] = []
-    branch: list[list[int]] = []
-    position: list[list[int]] = []
-    for prefix, branches in rows:
-        ids, numbers, positions = list(prefix), [0] * len(prefix), list(range(len(prefix)))
-        for number, behind in enumerate(branches, start=1):
-            ids += behind
-            numbers += [number] * len(behind)
-            positions += range(len(prefix), len(prefix) + len(behind))
-        for made, row, fill in ((input_ids, ids, pad), (branch, numbers, NOWHERE), (position, positions, 0)):
-            padding = [fill] * (width - len(row))
-            made.append(padding + row if side == "left" else row + padding)
-    return Layout(torch.tensor(input_ids), Places(torch.tensor(branch), torch.tensor(position)))
+    """Each row is one film behind the other. Shorter rows are padded on one side, to `width` or the longest row."""
+    longest = max(sum(len(prefix) + sum(map(len, branches)) for prefix, branches in row) for row in rows)
+    width = longest if width is None else width
+    made: tuple[list[list[int]], ...] = ([], [], [], [])
+    for row in rows:
+        ids: list[int] = []
+        numbers: list[int] = []
+        positions: list[int] = []
+        films: list[int] = []
+        for film, (prefix, branches) in enumerate(row):
+            before = len(ids)
+            ids += prefix
+            numbers += [0] * len(prefix)
+            positions += range(len(prefix))
+            for number, behind in enumerate(branches, start=1):
+                ids += behind
+                numbers += [number] * len(behind)
+                positions += range(len(prefix), len(prefix) + len(behind))
+            films += [film] * (len(ids) - before)
+        for lines, line, fill in zip(made, (ids, numbers, positions, films), (pad, NOWHERE, 0, 0), strict=True):
+            padding = [fill] * (width - len(line))
+            lines.append(padding + line if side == "left" else line + padding)
+    input_ids, branch, position, film_of = (torch.tensor(lines) for lines in made)
+    return Layout(input_ids, Places(branch, position, film_of))
 
 
 def bytes_per_slot(text_config: Any, dtype: torch.dtype) -> int:

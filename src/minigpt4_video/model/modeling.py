@@ -298,7 +298,9 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
         """Logits of every position, or of the last `logits_to_keep` (an int, or the positions themselves).
 
         `labels` (batch, sequence) are not shifted and -100 where nothing is to be learned; the loss is the mean over
-        the others, or their sum over `num_items_in_batch` when a trainer passes it.
+        the others, or their sum over `num_items_in_batch` when a trainer passes it. With labels and a
+        `logits_to_keep` of bool (batch, sequence), logits (marked positions, vocabulary) are made and learnt for the
+        marked positions alone, which is the same loss where these are the ones whose next label is to be learned.
         """
         return_dict = kwargs.pop("return_dict", None)
         counted = {name: kwargs.pop(name) for name in ("num_items_in_batch",) if name in kwargs}
@@ -314,10 +316,15 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
             return_dict=True,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
         loss = None
-        if labels is not None:
+        if isinstance(logits_to_keep, torch.Tensor) and logits_to_keep.dtype == torch.bool:
+            logits = self.lm_head(outputs.last_hidden_state[logits_to_keep])
+            if labels is not None:
+                loss = _summed_loss(logits, labels.roll(-1, dims=1)[logits_to_keep], **counted)
+        else:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        if labels is not None and loss is None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], **counted)
         output = MiniGPT4VideoCausalLMOutput(
             loss=loss,
@@ -420,3 +427,15 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
         self.model.check_count(is_frame, features.shape[0] * features.shape[1])
         frames: list[int] = (is_frame.sum(dim=1) // self.config.tokens_per_frame).tolist()
         return tuple(features.split(frames))
+
+
+def _summed_loss(
+    logits: torch.Tensor, targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Cross-entropy of `logits` (positions, vocabulary), summed in float32 over `num_items_in_batch`, else the number
+    of targets that are not -100; 0 where there are none.
+    """
+    total = nn.functional.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=-100)
+    count = (targets != -100).sum() if num_items_in_batch is None else num_items_in_batch
+    loss: torch.Tensor = total / max(count, 1) if isinstance(count, int) else total / count.clamp(min=1)
+    return loss

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from minigpt4_video.data.sample import Sample
 from minigpt4_video.data.world.pictures import DensePicture, dense_picture
 from minigpt4_video.data.world.samples import dialogue_sample, picture_sample, video_sample
+from minigpt4_video.model.branches import Places, visible
 from minigpt4_video.model.processing import MiniGPT4VideoProcessor
 from minigpt4_video.training.packing import Row, lines, pack, row
 from minigpt4_video.training.recipe import Source
@@ -104,11 +105,14 @@ class Collator:
 
     def __call__(self, batch: Sequence[Line]) -> dict[str, torch.Tensor]:
         rows = [line.rows for line in batch]
+        # Always the same width: each new shape costs the CPU's kernels a compilation.
         packed = pack(rows, self.processor.tokenizer.pad_token_id, self.width, questions=self.told)
         samples = [sample for line in batch for sample in line.samples]
         if self.told:
             dense = [sample.truth["dense"] for sample in samples if sample.truth is not None]
             packed["words"] = torch.from_numpy(np.concatenate(dense))
+            places = Places(packed.pop("branch"), packed["position_ids"], packed.pop("film"))
+            packed["attention_mask"] = visible(places, places)[:, None]
         else:
             packed["pixel_values"] = self.processor.pixels([frame for sample in samples for frame in sample.frames])
         return packed

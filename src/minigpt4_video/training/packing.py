@@ -1,21 +1,36 @@
 """One prefix, many branches: all questions of a video behind its frames, which are then read once.
 
-A row is the prefix (frames, subtitles) and after it every turn (question and answer). Positions restart behind the
-prefix and a mask hides turns from each other, so each turn is computed as if it stood alone. Several rows share a
-line.
+A row is the prefix (frames, subtitles) and after it every turn (question and answer), laid out by `model.branches`:
+positions restart behind the prefix and a mask hides turns from each other, so each turn is computed as if it stood
+alone. Several rows share a line, and a line ends with its last row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
 from minigpt4_video.data.sample import Sample
 from minigpt4_video.errors import RecipeError
+from minigpt4_video.model.branches import Places, lay_out, masks
 from minigpt4_video.model.processing import IGNORED, IMAGE, MiniGPT4VideoProcessor
 
 QUESTION = "\u241e"
 """Stands for the question while the chat template is filled once for all turns of a sample."""
+
+
+class Branch(NamedTuple):
+    """What stands behind a prefix: a question with its answer, or a conversation of several of them."""
+
+    ids: list[int]
+    learned: tuple[tuple[int, int], ...]
+    """First and last-but-one index of each answer with its end token; nothing else is learnt."""
+
+    @property
+    def question(self) -> int:
+        """How many tokens come before the first answer."""
+        return self.learned[0][0]
 
 
 @dataclass(frozen=True)
@@ -23,11 +38,10 @@ class Row:
     """One sample as token ids."""
 
     prefix: list[int]
-    branches: list[tuple[list[int], int]]
-    """Token ids behind the prefix, and how many of them belong to the question; the rest is learned."""
+    branches: list[Branch]
 
     def __len__(self) -> int:
-        return len(self.prefix) + sum(len(ids) for ids, _ in self.branches)
+        return len(self.prefix) + sum(len(branch.ids) for branch in self.branches)
 
 
 def row(processor: MiniGPT4VideoProcessor, sample: Sample) -> Row:
@@ -43,16 +57,24 @@ def row(processor: MiniGPT4VideoProcessor, sample: Sample) -> Row:
             "train on fewer frames or with a larger window"
         )
     head, _, tail = prepared.text.rpartition(IMAGE)
-    shared = processor.encode(head + IMAGE)
     tokenize, end = processor.tokenizer, processor.tokenizer.eos_token
-    asked = [
-        list(tokenize(tail.replace(QUESTION, processor.plain(question)), add_special_tokens=False)["input_ids"])
-        for question, _ in sample.turns
-    ]
-    answers = [list(tokenize(answer + end, add_special_tokens=False)["input_ids"]) for _, answer in sample.turns]
+    behind = []
+    for question, answer in sample.turns:
+        asked = tokenize(tail.replace(QUESTION, processor.plain(question)), add_special_tokens=False)["input_ids"]
+        answered = tokenize(answer + end, add_special_tokens=False)["input_ids"]
+        behind.append(Branch([*asked, *answered], ((len(asked), len(asked) + len(answered)),)))
+    return shared(processor.encode(head + IMAGE), behind)
+
+
+def shared(prefix: Sequence[int], branches: Sequence[Branch]) -> Row:
+    """A row whose prefix goes as far as all branches begin the same; a lone branch keeps its question."""
+    asked = [branch.ids[: branch.question] for branch in branches]
     common = _common(asked) if len(asked) > 1 else 0
-    branches = [(ids[common:] + answer, len(ids) - common) for ids, answer in zip(asked, answers, strict=True)]
-    return Row(shared + asked[0][:common], branches)
+    shorter = [
+        Branch(branch.ids[common:], tuple((start - common, end - common) for start, end in branch.learned))
+        for branch in branches
+    ]
+    return Row([*prefix, *asked[0][:common]], shorter)
 
 
 def _common(rows: Sequence[Sequence[int]]) -> int:
@@ -87,41 +109,42 @@ def lines(rows: Sequence[Row], width: int) -> list[list[Row]]:
     return packed
 
 
-def pack(packed: Sequence[Sequence[Row]], pad: int, width: int, *, questions: bool = False) -> dict[str, torch.Tensor]:
-    """Lines of rows as tensors, padded on the right to `width` (each new shape costs the CPU's kernels a compilation).
+def pack(
+    packed: Sequence[Sequence[Row]], pad: int, width: int | None = None, *, questions: bool = False
+) -> dict[str, torch.Tensor]:
+    """Lines of rows as tensors, padded on the right to the longest line, or to `width`.
 
-    `input_ids`, `position_ids` and `labels` (lines, width), `attention_mask` (lines, 1, width, width) of bool. Labels
-    are not shifted; with `questions` they hold every token of a branch but its first, which the prefix foretells for
-    all branches alike. Frames are read in the order of lines, and of rows in a line.
+    All are (lines, tokens): `input_ids`, `position_ids`, `labels`, and `branch` and `film` as in
+    `model.branches.Places`. Labels are not shifted; with `questions` they hold every token of a branch but its first,
+    which the prefix foretells for all branches alike. Frames are read in the order of lines, and of rows in a line.
     """
-    shape = (len(packed), width)
-    input_ids = torch.full(shape, pad)
-    labels = torch.full(shape, IGNORED)
-    position_ids = torch.zeros(shape, dtype=torch.long)
-    owner = torch.full(shape, -1)  # the number of the row, -1 in the padding
-    branch = torch.zeros(shape, dtype=torch.long)  # 0 in a row's prefix, then 1, 2, ... in its branches
+    films = [[(one.prefix, [branch.ids for branch in one.branches]) for one in rows] for rows in packed]
+    input_ids, places = lay_out(films, pad, width=width)
+    labels = torch.full_like(input_ids, IGNORED)
     for line, rows in enumerate(packed):
         at = 0
-        for number, one in enumerate(rows):
-            end = at + len(one.prefix)
-            owner[line, at : at + len(one)] = number
-            input_ids[line, at:end] = torch.tensor(one.prefix)
-            position_ids[line, at:end] = torch.arange(len(one.prefix))
-            at = end
-            for turn, (ids, question) in enumerate(one.branches, start=1):
-                end = at + len(ids)
-                input_ids[line, at:end] = torch.tensor(ids)
-                position_ids[line, at:end] = torch.arange(len(one.prefix), len(one.prefix) + len(ids))
-                learned = at + 1 if questions else at + question
-                labels[line, learned:end] = input_ids[line, learned:end]
-                branch[line, at:end] = turn
-                at = end
-    same_row = owner[:, :, None] == owner[:, None, :]
-    same_branch = (branch[:, :, None] == branch[:, None, :]) | (branch[:, None, :] == 0)
-    seen = same_row & same_branch & torch.ones(width, width, dtype=torch.bool).tril()
+        for one in rows:
+            at += len(one.prefix)
+            for ids, learned in one.branches:
+                for start, end in ((1, len(ids)),) if questions else learned:
+                    labels[line, at + start : at + end] = input_ids[line, at + start : at + end]
+                at += len(ids)
+    assert places.film is not None
     return {
         "input_ids": input_ids,
-        "position_ids": position_ids,
+        "position_ids": places.position,
         "labels": labels,
-        "attention_mask": seen[:, None],
+        "branch": places.branch,
+        "film": places.film,
     }
+
+
+def attention(packed: Mapping[str, torch.Tensor], text_config: Any, dtype: torch.dtype) -> Any:
+    """The attention mask of packed lines, as the language model takes it."""
+    places = Places(packed["branch"], packed["position_ids"], packed["film"])
+    return masks(places, places, text_config, dtype)
+
+
+def widened(length: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-length // step) * step

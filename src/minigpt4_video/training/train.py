@@ -25,10 +25,12 @@ from minigpt4_video.model import (
     MiniGPT4VideoForConditionalGeneration,
     MiniGPT4VideoProcessor,
 )
+from minigpt4_video.model.processing import IGNORED
 from minigpt4_video.training.lines import Collator, DenseCollator, DensePictures, WorldLines, world_texts
 from minigpt4_video.training.muon import Muon
 from minigpt4_video.training.optimization import parameter_groups
-from minigpt4_video.training.pretraining import DenseVision, ToldFrames, answer_loss, spell
+from minigpt4_video.training.packing import attention
+from minigpt4_video.training.pretraining import ANSWER_MULTIPLE, DenseVision, ToldFrames, spell
 from minigpt4_video.training.recipe import Recipe, as_toml, read_recipe
 from minigpt4_video.training.tokenizer import build_tokenizer
 
@@ -58,16 +60,54 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         super().log(logs, *args, **kwargs)
 
 
-def packed_loss(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Loss of a `MiniGPT4VideoForConditionalGeneration`, possibly inside peft or DDP, on packed lines."""
-    inner = model
-    while not isinstance(inner, MiniGPT4VideoForConditionalGeneration):
-        inner = inner.module if hasattr(inner, "module") else inner.get_base_model()
-    embeds, _ = inner.model.embed(inputs["input_ids"], inputs["pixel_values"])
-    return answer_loss(
-        inner.model.language_model, inner.lm_head.weight, embeds,
-        inputs["attention_mask"], inputs["position_ids"], inputs["labels"],
-    )  # fmt: skip
+def packed_loss(
+    model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], count: torch.Tensor | int | None = None
+) -> dict[str, torch.Tensor]:
+    """Loss of a `MiniGPT4VideoForConditionalGeneration`, possibly inside peft or DDP, on packed lines: the mean over
+    the learned positions, or their sum over `count`.
+
+    The wrapped model itself is called, because DDP and FSDP do their part in its `forward`.
+    """
+    inner = unwrapped(model)
+    labels = inputs["labels"]
+    kept = learned_positions(labels, inner.device.type == "cpu")
+    frames = {name: inputs[name] for name in ("pixel_values", "image_features") if name in inputs}
+    outputs = model(
+        input_ids=inputs["input_ids"],
+        attention_mask=attention(inputs, inner.config.text_config, inner.model.language_model.dtype),
+        position_ids=inputs["position_ids"],
+        labels=labels,
+        logits_to_keep=kept,
+        use_cache=False,
+        num_items_in_batch=count,
+        **frames,
+    )
+    target = labels.roll(-1, dims=1)[kept]
+    learned = target != IGNORED
+    right = (outputs.logits.argmax(-1) == target)[learned]
+    return {"loss": outputs.loss, "accuracy": right.float().mean().detach()}
+
+
+def unwrapped(model: torch.nn.Module) -> MiniGPT4VideoForConditionalGeneration:
+    """The model inside peft, DDP or both."""
+    while not isinstance(model, MiniGPT4VideoForConditionalGeneration):
+        model = model.module if hasattr(model, "module") else model.get_base_model()
+    return model
+
+
+def learned_positions(labels: torch.Tensor, rounded: bool) -> torch.Tensor:
+    """Where logits are needed, (lines, tokens) of bool: before each label. `rounded` adds positions that are not learnt
+    up to a multiple of `ANSWER_MULTIPLE`.
+    """
+    learned = labels.roll(-1, dims=1) != IGNORED
+    learned[:, -1] = False
+    if rounded:
+        flat = learned.view(-1)
+        spare = -int(flat.sum()) % ANSWER_MULTIPLE
+        others = (~flat).view(labels.shape)
+        others[:, -1] = False  # the label behind a line's end would be the next line's first
+        flat[others.flatten().nonzero()[:spare, 0]] = True
+    return learned
 
 
 def train(
