@@ -3,7 +3,7 @@
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -11,23 +11,60 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from minigpt4_video.errors import MediaError
-from minigpt4_video.media import Cue, align, find_subtitles, probe, read_clip, read_subtitles
+from minigpt4_video.media import Clip, Cue, align, find_subtitles, probe, read_clip, read_subtitles
 from minigpt4_video.messages import Message, Part, media_parts
 
 logger = logging.getLogger(__name__)
 
 
-def shown(messages: Sequence[Message], frames: int, size: int) -> list[Message]:
+Picture = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def read_picture(path: str, size: int, content: bytes | None = None) -> Picture:
+    """A picture in a file, or in the `content` of one, as `(size, size, 3)` uint8 RGB. Raises MediaError."""
+    try:
+        with Image.open(path if content is None else BytesIO(content)) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+        return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+        raise MediaError(f"{path} is not a picture that can be read: {error}") from error
+
+
+def shown(
+    messages: Sequence[Message],
+    frames: int,
+    size: int,
+    *,
+    clip: Callable[..., Clip] = read_clip,
+    picture: Callable[[str, int, bytes | None], Any] = read_picture,
+) -> list[Message]:
     """The same conversation with pixels and texts in the place of files.
 
     A video becomes a `Clip` of at most `frames` frames `(size, size)` with one text a frame, a picture an array
-    `(size, size, 3)` uint8 RGB. Raises MediaError, whose message names the file.
+    `(size, size, 3)` uint8 RGB; `clip` and `picture` read them, or find what was kept of them. Raises MediaError,
+    whose message names the file.
     """
+
+    def part_of(part: Part) -> Part:
+        if part["type"] == "text":
+            return part
+        path = part["path"]
+        member = tar_member(path)
+        if part["type"] == "image":
+            content = None if member is None else _content(*member)
+            return {"type": "image", "image": picture(path, size, content)}
+        if member is None:
+            return _video(part, path, frames, size, clip)
+        with tempfile.NamedTemporaryFile(prefix="minigpt4-video-") as aside:  # a decoder needs a file
+            aside.write(_content(*member))
+            aside.flush()
+            return _video(part, aside.name, frames, size, clip)
+
     filled = []
     for message in messages:
         content = message["content"]
         if not isinstance(content, str):
-            content = [_part(part, frames, size) for part in content]
+            content = [part_of(part) for part in content]
         filled.append({"role": message["role"], "content": content})
     return filled
 
@@ -40,37 +77,11 @@ def media_key(messages: Sequence[Message]) -> str:
     )
 
 
-def _part(part: Part, frames: int, size: int) -> Part:
-    if part["type"] == "text":
-        return part
-    path = part["path"]
-    member = tar_member(path)
-    if part["type"] == "image":
-        return {"type": "image", "image": _picture(path, size, None if member is None else _content(*member))}
-    if member is None:
-        return _video(part, path, frames, size)
-    with tempfile.NamedTemporaryFile(prefix="minigpt4-video-") as aside:  # a decoder needs a file
-        aside.write(_content(*member))
-        aside.flush()
-        return _video(part, aside.name, frames, size)
-
-
-def _video(part: Part, path: str, frames: int, size: int) -> Part:
+def _video(part: Part, path: str, frames: int, size: int, read: Callable[..., Clip]) -> Part:
     start, end = part.get("start") or 0.0, part.get("end")
-    clip = read_clip(
-        path, part.get("num_frames") or frames, start=part.get("start"), end=part.get("end"), size=(size, size)
-    )
+    clip = read(path, part.get("num_frames") or frames, start=part.get("start"), end=part.get("end"), size=(size, size))
     cues = [cue for cue in _cues(part.get("subtitles"), path) if cue.end > start and (end is None or cue.start < end)]
     return {"type": "video", "frames": clip, "subtitles": align(cues, clip.times)}
-
-
-def _picture(path: str, size: int, content: bytes | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    try:
-        with Image.open(path if content is None else BytesIO(content)) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-        return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise MediaError(f"{path} is not a picture that can be read: {error}") from error
 
 
 def _cues(subtitles: Any, path: str) -> list[Cue]:

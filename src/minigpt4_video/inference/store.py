@@ -249,21 +249,25 @@ def module_digest(module: torch.nn.Module) -> str:
     return made.hexdigest()
 
 
-def stored_clip(store: Store | None, read: Callable[..., Clip], path: Path, frames: int, **options: Any) -> Clip:
-    """What `read(path, frames, **options)` gives, from the store where it is there."""
-    if store is None:
-        return read(path, frames, **options)
+def clip_parts(content: str, frames: int, options: Mapping[str, Any]) -> list[Any]:
+    """All that determines what reading a video with this `content` (a digest) gives."""
     import av
 
     import minigpt4_video.media as media
 
+    return [content, frames, options, source_digest(Path(media.__file__).parent), av.__version__, av.library_versions]
+
+
+def stored_clip(store: Store | None, read: Callable[..., Clip], path: Path, frames: int, **options: Any) -> Clip:
+    """What `read(path, frames, **options)` gives, from the store where it is there."""
+    if store is None:
+        return read(path, frames, **options)
     try:
         before = path.stat()
         content = file_digest(path)
     except OSError:
         return read(path, frames, **options)  # which says what is wrong with the file
-    code = source_digest(Path(media.__file__).parent)
-    name = key("frames", content, frames, options, code, av.__version__, av.library_versions)
+    name = key("frames", *clip_parts(content, frames, options))
     if (kept := store.get(name)) is not None:
         return Clip(kept["frames"].numpy(), kept["times"].numpy(), float(kept["duration"]))
     clip = read(path, frames, **options)

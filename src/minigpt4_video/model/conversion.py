@@ -162,7 +162,7 @@ def convert(
     wanted = _dtype(dtype)
     checkpoint = read_checkpoint(official_checkpoint)
     lora, projection, left = checkpoint.lora, checkpoint.projection, checkpoint.unused
-    tower = _load(Path(vision), "a vision file")
+    tower = read_vision(Path(vision))
     vision_config, vision_state, vision_left = convert_vision(tower, Path(vision), heads=vision_heads)
     text_config, language = _language_model(folder, wanted)
     kind: torch.dtype = language.dtype
@@ -221,19 +221,10 @@ def convert(
         dtype=str(kind).removeprefix("torch."),
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in state.values()),
     )
-    settings = settings_for(text_config)
-    tokenizer = load_tokenizer(folder)
-    processor = MiniGPT4VideoProcessor(
-        tokenizer,
-        chat_template=dict(CHATML_TEMPLATES if settings.chat == "chatml" else INSTRUCTION_TEMPLATES),
-        image_token_id=config.image_token_id,
-        tokens_per_frame=config.tokens_per_frame,
-        image_size=vision_config.image_size,
-        frames=settings.frames,
-        window=settings.window,
-        answer_reserve=settings.answer_reserve,
+    processor = processor_for(config, folder)
+    model.generation_config = _generation_config(
+        language.generation_config, processor.tokenizer, processor.answer_reserve
     )
-    model.generation_config = _generation_config(language.generation_config, tokenizer, settings.answer_reserve)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -250,6 +241,22 @@ def convert(
         shutil.rmtree(aside, ignore_errors=True)
         raise
     return report
+
+
+def processor_for(config: MiniGPT4VideoConfig, language_model: Path) -> MiniGPT4VideoProcessor:
+    """The processor of a model whose language model's tokenizer is in this folder, with its kind's chat form."""
+    settings = settings_for(config.text_config)
+    vision_config: Any = config.vision_config
+    return MiniGPT4VideoProcessor(
+        load_tokenizer(language_model),
+        chat_template=dict(CHATML_TEMPLATES if settings.chat == "chatml" else INSTRUCTION_TEMPLATES),
+        image_token_id=config.image_token_id,
+        tokens_per_frame=config.tokens_per_frame,
+        image_size=vision_config.image_size,
+        frames=settings.frames,
+        window=settings.window,
+        answer_reserve=settings.answer_reserve,
+    )
 
 
 @dataclass(frozen=True)
@@ -301,6 +308,11 @@ def read_checkpoint(path: str | Path) -> Official:
     alpha = float(settings.get("lora_alpha", DEFAULT_ALPHA))
     dropout = float(settings.get("lora_dropout", DEFAULT_DROPOUT))
     return Official(Lora(pairs, ranks.pop(), alpha, dropout), projection, tuple(unused))
+
+
+def read_vision(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of `eva_vit_g.pth`. Raises CheckpointError."""
+    return _load(path, "a vision file")
 
 
 def convert_vision(

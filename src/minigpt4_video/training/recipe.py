@@ -35,12 +35,56 @@ class Source:
 
 
 @dataclass(frozen=True)
+class DataSet:
+    """A data set on disk, in one of the formats that `minigpt4-video data list` shows. Paths are as the command line
+    takes them."""
+
+    format: str
+    path: str
+    """Its annotations, or its folder."""
+    media: str | None = None
+    """The folder of its videos or pictures."""
+    captions: str | None = None
+    subtitles: str | None = None
+    weight: float = 1.0
+    """How often it is drawn from, relative to the others."""
+    expected: int = 0
+    """Videos or pictures, and, below, questions or captions: what `--plan` counts with where the files are missing."""
+    expected_turns: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is kept back from training, to see how it goes. How often is `training.eval_steps`."""
+
+    share: float = 0.0
+    """Of the videos or pictures; 0 for none."""
+    most: int = 200
+    answers: int = 4
+    """So many of the held-out questions are answered each time, and written beside what should have been said."""
+    patience: int = 0
+    """Stop after so many evaluations without a better loss; 0 for never."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """When a run stops by itself."""
+
+    spike: float = 0.0
+    """A loss so many times the median of the last 32 stops the run; 0 for none. One that is no number always does."""
+    broken: float = 0.05
+    """Share of samples that may be unusable, beyond the first three."""
+
+
+@dataclass(frozen=True)
 class Parts:
-    """Where a model's parts come from: folders, relative to the folder above the run's output."""
+    """Where a model's parts come from: folders, relative to the folder above the run's output, or else as they are."""
 
     model: str | None = None
-    """A whole model of an earlier stage; the other two are for a model put together from pretrained parts."""
+    """A whole model of an earlier stage, or a known one by name; the other two are for a model put together from
+    pretrained parts."""
     vision: str | None = None
+    """A folder, or EVA-CLIP's `eva_vit_g.pth`."""
     language: str | None = None
 
 
@@ -53,6 +97,10 @@ class Learn:
     lora_rank: int = 64
     lora_alpha: int = 16
     lora_dropout: float = 0.05
+    adapter: Literal["merged", "separate"] = "merged"
+    """Whether LoRA is added to the weights that are saved, or lies beside them in `adapter`."""
+    frozen: Literal["float32", "bfloat16"] = "float32"
+    """Number type of the weights that are not trained."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +111,11 @@ class Optimizer:
     matrix_rate: float = 0.02
     """Of Muon's matrices."""
     weight_decay: float = 0.05
+    schedule: Literal["trainer", "original"] = "trainer"
+    """`trainer`: what `training.lr_scheduler_type` says. `original`: from `start` up to `rate` in
+    `training.warmup_steps`, then a cosine down to `floor` that counts from the first step."""
+    start: float = 1e-6
+    floor: float = 8e-5
 
 
 @dataclass(frozen=True)
@@ -82,6 +135,16 @@ class Recipe:
     learn: Learn = Learn()
     optimizer: Optimizer = Optimizer()
     sources: tuple[Source, ...] = ()
+    """Of the world; or else:"""
+    data: tuple[DataSet, ...] = ()
+    model: str | None = None
+    """Which of the known models it is for: its sizes are what `--plan` counts with."""
+    keep: Literal["auto", "features", "frames", "nothing"] = "auto"
+    """What is kept on disk of videos and pictures once they were read; `auto` measures what pays."""
+    keep_gib: float = 100.0
+    """How much of the disk that may take, in `kept` beside the run."""
+    evaluation: Evaluation = Evaluation()
+    guard: Guard = Guard()
     vision: Mapping[str, Any] = field(default_factory=dict)
     """Sizes of a tower made from nothing, as `Blip2VisionConfig` takes them."""
     language: Mapping[str, Any] = field(default_factory=dict)
@@ -97,9 +160,9 @@ def shipped() -> list[str]:
         return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.toml"))
 
 
-def read_recipe(name: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
-    """The recipe in a file, or a shipped one by name; `overrides` are `key=value` or `table.key=value`, values as in
-    TOML."""
+def read_recipe(name: str | Path, overrides: Mapping[str, str] | None = None, variant: str | None = None) -> Recipe:
+    """The recipe in a file, or a shipped one by name; `variant` is one of those that it describes under `[variants]`.
+    `overrides` are `key=value` or `table.key=value`, values as in TOML; they have the last word."""
     path = Path(name)
     if path.is_file():
         text, place = path.read_text(encoding="utf-8"), path.name
@@ -112,11 +175,29 @@ def read_recipe(name: str | Path, overrides: Mapping[str, str] | None = None) ->
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{place} is not valid TOML: {error}") from error
+    variants = table.pop("variants", {})
+    for key, changes in variants.items() if isinstance(variants, dict) else [("", None)]:
+        if not isinstance(changes, dict):
+            raise RecipeError(f"{place}: variants.{key} must be a table")
+        _record(Recipe, _merged(table, changes), f"{place}: variants.{key}")  # a typo shows before it is chosen
+    if variant is not None:
+        if variant not in variants:
+            raise RecipeError(f"{place} has no variant {variant}; it has {', '.join(variants) or 'none'}")
+        table = _merged(table, variants[variant])
     for key, value in (overrides or {}).items():
         _set(table, key, value)
     recipe = _record(Recipe, table, place)
     assert isinstance(recipe, Recipe)
     return recipe
+
+
+def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with the changes in it, key by key."""
+    merged = dict(table)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _set(table: dict[str, Any], key: str, value: str) -> None:
@@ -181,14 +262,14 @@ def as_toml(recipe: Recipe) -> str:
     for name, value in dataclasses.asdict(recipe).items():
         if isinstance(value, dict):
             tables += ["", f"[{name}]", *(f"{key} = {_toml(one)}" for key, one in value.items() if one is not None)]
-        elif name == "sources":
+        elif name in ("sources", "data"):
             for source in value:
                 tables += [
                     "",
-                    "[[sources]]",
+                    f"[[{name}]]",
                     *(f"{key} = {_toml(one)}" for key, one in source.items() if one is not None),
                 ]
-        else:
+        elif value is not None:
             plain.append(f"{name} = {_toml(value)}")
     return "\n".join(plain + tables) + "\n"
 

@@ -1,38 +1,52 @@
 """Recipe to run: parts, data, transformers' Trainer, and a folder that `from_pretrained` loads."""
 
 import logging
-import shutil
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
     Blip2VisionConfig,
-    Blip2VisionModel,
-    GenerationConfig,
+    EarlyStoppingCallback,
     LlamaConfig,
     LlamaForCausalLM,
-    Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
+from minigpt4_video.data.formats import read
+from minigpt4_video.data.mixture import Mixture, Part
 from minigpt4_video.data.world.language import chinese_words
-from minigpt4_video.errors import RecipeError
-from minigpt4_video.model import (
-    MiniGPT4VideoConfig,
-    MiniGPT4VideoForConditionalGeneration,
-    MiniGPT4VideoProcessor,
-)
-from minigpt4_video.model.processing import IGNORED
+from minigpt4_video.errors import DataError, RecipeError
+from minigpt4_video.inference.store import Store
+from minigpt4_video.model import MiniGPT4VideoProcessor
+from minigpt4_video.training.files import BUCKET, Files, FilesCollator, Group, Skipped, gather, held_out
+from minigpt4_video.training.kept import Choice, choose, encoded, normalised, tower_digest
 from minigpt4_video.training.lines import Collator, DenseCollator, DensePictures, WorldLines, world_texts
+from minigpt4_video.training.loop import (
+    SKIPPED,
+    Interruption,
+    PackedTrainer,
+    Progress,
+    Sight,
+    Watch,
+    last_checkpoint,
+    packed_loss,
+    unwrapped,
+)
 from minigpt4_video.training.muon import Muon
-from minigpt4_video.training.optimization import parameter_groups
-from minigpt4_video.training.packing import attention
-from minigpt4_video.training.pretraining import ANSWER_MULTIPLE, DenseVision, ToldFrames, spell
-from minigpt4_video.training.recipe import Recipe, as_toml, read_recipe
+from minigpt4_video.training.optimization import WarmupCosine, parameter_groups
+from minigpt4_video.training.parts import learning, start_model, start_processor, trainable, write_aside
+from minigpt4_video.training.pretraining import DenseVision, ToldFrames, spell
+from minigpt4_video.training.recipe import DataSet, Recipe, as_toml, read_recipe
+from minigpt4_video.training.result import FINISHED, Told, save
 from minigpt4_video.training.tokenizer import build_tokenizer
+
+__all__ = ["packed_loss", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,130 +54,122 @@ WINDOW = 1024
 """Context of a model that is made from nothing."""
 SCENES_FOR_WORDS = 3000
 """From so many scenes the tokenizer is learnt."""
-FINISHED = "recipe.toml"
-"""The effective recipe is written last, so its presence says that the run is complete."""
+KEPT = "kept"
+"""The folder beside the run that holds frames or features of what was read."""
 
 
-class PackedTrainer(Trainer):  # type: ignore[misc]
-    """The loss of packed lines, with logits made for learned positions alone."""
+@dataclass
+class Setup:
+    """What a trainer is made of."""
 
-    def compute_loss(
-        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
-    ) -> Any:
-        outputs = packed_loss(model, inputs) if "words" not in inputs and "middle" not in inputs else model(**inputs)
-        self._accuracy = outputs["accuracy"]
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs:
-            logs["accuracy"] = round(float(self._accuracy), 4)
-        super().log(logs, *args, **kwargs)
-
-
-def packed_loss(
-    model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], count: torch.Tensor | int | None = None
-) -> dict[str, torch.Tensor]:
-    """Loss of a `MiniGPT4VideoForConditionalGeneration`, possibly inside peft or DDP, on packed lines: the mean over
-    the learned positions, or their sum over `count`.
-
-    The wrapped model itself is called, because DDP and FSDP do their part in its `forward`.
-    """
-    inner = unwrapped(model)
-    labels = inputs["labels"]
-    kept = learned_positions(labels, inner.device.type == "cpu")
-    frames = {name: inputs[name] for name in ("pixel_values", "image_features") if name in inputs}
-    outputs = model(
-        input_ids=inputs["input_ids"],
-        attention_mask=attention(inputs, inner.config.text_config, inner.model.language_model.dtype),
-        position_ids=inputs["position_ids"],
-        labels=labels,
-        logits_to_keep=kept,
-        use_cache=False,
-        num_items_in_batch=count,
-        **frames,
-    )
-    target = labels.roll(-1, dims=1)[kept]
-    learned = target != IGNORED
-    right = (outputs.logits.argmax(-1) == target)[learned]
-    return {"loss": outputs.loss, "accuracy": right.float().mean().detach()}
-
-
-def unwrapped(model: torch.nn.Module) -> MiniGPT4VideoForConditionalGeneration:
-    """The model inside peft, DDP or both."""
-    while not isinstance(model, MiniGPT4VideoForConditionalGeneration):
-        model = model.module if hasattr(model, "module") else model.get_base_model()
-    return model
-
-
-def learned_positions(labels: torch.Tensor, rounded: bool) -> torch.Tensor:
-    """Where logits are needed, (lines, tokens) of bool: before each label. `rounded` adds positions that are not learnt
-    up to a multiple of `ANSWER_MULTIPLE`.
-    """
-    learned = labels.roll(-1, dims=1) != IGNORED
-    learned[:, -1] = False
-    if rounded:
-        flat = learned.view(-1)
-        spare = -int(flat.sum()) % ANSWER_MULTIPLE
-        others = (~flat).view(labels.shape)
-        others[:, -1] = False  # the label behind a line's end would be the next line's first
-        flat[others.flatten().nonzero()[:spare, 0]] = True
-    return learned
+    model: torch.nn.Module
+    dataset: Any
+    collator: Any
+    sight: Sight | None = None
+    held: Files | None = None
+    trained: Sequence[Group] = ()
+    choice: Choice | None = None
+    callbacks: list[TrainerCallback] = field(default_factory=list)
 
 
 def train(
-    recipe: str | Path, output: Path, *, resume: bool = False, overrides: Mapping[str, str] | None = None
+    recipe: str | Path,
+    output: Path,
+    *,
+    resume: bool = False,
+    overrides: Mapping[str, str] | None = None,
+    variant: str | None = None,
 ) -> Path:
     """Runs a recipe and leaves its result in `output`: configuration, weights, processor, effective recipe.
 
-    `resume` goes on from the last checkpoint in `output`, and does nothing where the run is complete.
+    `resume` goes on from the last checkpoint in `output`, and does nothing where the run is complete. A first Ctrl-C
+    ends the run after the step under way, with a checkpoint, and raises KeyboardInterrupt.
     """
-    plan = read_recipe(recipe, overrides)
+    plan = read_recipe(recipe, overrides, variant)
     if resume and (output / FINISHED).exists():
         logger.warning("%s is complete already", output)
         return output
-    if output.exists() and any(output.iterdir()) and not resume:
+    first = int(os.environ.get("RANK", "0")) == 0  # of several processes one writes, and may have begun
+    if first and output.exists() and any(output.iterdir()) and not resume:
         raise RecipeError(f"{output} is not empty: give another folder, or --resume to go on with what is there")
     arguments = _arguments(plan, output)
     torch.manual_seed(plan.seed)
-    processor = _processor(plan, output)
-    model, dataset, collator = _setup(plan, output, processor, arguments)
+    processor = start_processor(plan, output) or _new_processor(plan)
+    setup = _setup(plan, output, processor, arguments)
+    last = last_checkpoint(output) if resume else None
+    seen = 0 if last is None else int(last.rpartition("-")[2]) * _samples_a_step(arguments) // arguments.world_size
+    output.mkdir(parents=True, exist_ok=True)
+    interruption = Interruption()
+    optimizer = _optimizer(plan, setup.model)
     trainer = PackedTrainer(
-        model=model,
+        model=setup.model,
         args=arguments,
-        train_dataset=dataset,
-        data_collator=collator,
-        optimizers=(_optimizer(plan, model), None),
+        train_dataset=setup.dataset,
+        eval_dataset=setup.held,
+        data_collator=setup.collator,
+        optimizers=(optimizer, _schedule(plan, optimizer, arguments)),
+        callbacks=[Progress(), interruption, *setup.callbacks],
+        watch=Watch(plan.guard, output, seen),
+        sight=setup.sight,
+        held=setup.held,
+        collate=setup.collator if isinstance(setup.collator, FilesCollator) else None,
+        answers=plan.evaluation.answers,
     )
-    last = get_last_checkpoint(str(output)) if resume and output.exists() else None
-    trainer.train(resume_from_checkpoint=last)
-    _save(plan, trainer.accelerator.unwrap_model(trainer.model), processor, output)
+    trained = trainable(setup.model)
+    with interruption.listening():
+        trainer.train(resume_from_checkpoint=last)
+    if interruption.asked:
+        logger.warning("%s holds a checkpoint; --resume goes on from it", output)
+        raise KeyboardInterrupt
+    if trainer.is_world_process_zero():
+        _save(plan, trainer, processor, output, setup, trained)
+    if arguments.world_size > 1:
+        torch.distributed.barrier()  # the others must not end the run before it is whole
     return output
 
 
 def _arguments(plan: Recipe, output: Path) -> TrainingArguments:
+    on_cpu = not torch.cuda.is_available()
+    if plan.training.get("fsdp") and on_cpu:
+        raise RecipeError("[training] fsdp needs GPUs: without them accelerate would train with DDP and not say so")
     settings: dict[str, Any] = {
         "remove_unused_columns": False,
         "report_to": [],
         "seed": plan.seed,
-        "use_cpu": not torch.cuda.is_available(),
+        "use_cpu": on_cpu,
         "save_total_limit": 2,
         "logging_steps": 20,
-        "train_sampling_strategy": "sequential",  # lines are drawn at random already, and easy ones come first
-        "dataloader_pin_memory": torch.cuda.is_available(),
+        "train_sampling_strategy": "sequential",  # items are drawn at random already, and easy ones come first
+        "dataloader_pin_memory": not on_cpu,
+        "ddp_find_unused_parameters": False,
         **plan.training,
     }
+    if plan.evaluation.share:
+        every = settings.get("eval_steps", settings.get("save_steps", 500))
+        settings = {
+            "eval_strategy": "steps",
+            "eval_steps": every,
+            "save_steps": every,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": False,
+            "per_device_eval_batch_size": settings.get("per_device_train_batch_size", 8),
+            **settings,
+        }
     try:
-        return TrainingArguments(output_dir=str(output), **settings)
+        arguments = TrainingArguments(output_dir=str(output), **settings)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"[training]: {error}") from error
+    if arguments.save_total_limit == 1:
+        raise RecipeError(
+            "[training] save_total_limit is 1; give at least 2, or an interruption while one checkpoint replaces the "
+            "other leaves none"
+        )
+    return arguments
 
 
-def _processor(plan: Recipe, output: Path) -> MiniGPT4VideoProcessor:
-    """The processor of the part that the run starts from, or a new one for a model that is made from nothing."""
-    origin = plan.parts.model or plan.parts.language
-    if origin is not None:
-        processor: MiniGPT4VideoProcessor = MiniGPT4VideoProcessor.from_pretrained(_part(output, origin))
-        return processor
+def _new_processor(plan: Recipe) -> MiniGPT4VideoProcessor:
+    """For a model that is made from nothing."""
     sizes = Blip2VisionConfig(**{"image_size": 64, "patch_size": 8, **plan.vision})
     patches = (sizes.image_size // sizes.patch_size) ** 2
     tokenizer = build_tokenizer(world_texts(SCENES_FOR_WORDS), plan.vocabulary, chinese_words())
@@ -173,22 +179,21 @@ def _processor(plan: Recipe, output: Path) -> MiniGPT4VideoProcessor:
     )  # fmt: skip
 
 
-def _part(output: Path, name: str) -> Path:
-    folder = output.parent / name
-    if not (folder / "config.json").exists():
-        raise RecipeError(f"{folder} holds no trained part: run the recipe that makes it first")
-    return folder
+def _samples_a_step(arguments: TrainingArguments) -> int:
+    """Over all processes."""
+    batch: int = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    return batch * max(1, int(arguments.world_size))
 
 
-def _setup(
-    plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, arguments: TrainingArguments
-) -> tuple[torch.nn.Module, Any, Any]:
-    count = arguments.max_steps * arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+def _setup(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, arguments: TrainingArguments) -> Setup:
+    if plan.data:
+        return _setup_files(plan, output, processor, arguments)
+    count = arguments.max_steps * _samples_a_step(arguments)
     if arguments.max_steps <= 0:
         raise RecipeError("[training] max_steps is missing: the world has no end, so say how long to train")
     if plan.stage == "vision":
         tower = DenseVision(Blip2VisionConfig(**plan.vision))
-        return tower, DensePictures(processor.image_size, count), DenseCollator(processor)
+        return Setup(tower, DensePictures(processor.image_size, count), DenseCollator(processor))
     data = WorldLines(processor, plan.sources, width=plan.width, count=count, seed=plan.seed, speech=plan.speech)
     collator = Collator(processor, plan.width, told=plan.stage == "language")
     if plan.stage == "language":
@@ -202,47 +207,113 @@ def _setup(
             eos_token_id=tokenizer.eos_token_id,
             **plan.language,
         )
-        return ToldFrames(sizes, merge_size=4, spelling=spell(tokenizer)), data, collator
-    return _learning(plan, _model(plan, output)), data, collator
+        return Setup(ToldFrames(sizes, merge_size=4, spelling=spell(tokenizer)), data, collator)
+    return Setup(learning(plan, start_model(plan, output), output), data, collator)
 
 
-def _model(plan: Recipe, output: Path) -> MiniGPT4VideoForConditionalGeneration:
-    """The model of an earlier stage, or a tower and a language model put together with a new projection."""
-    if plan.parts.model is not None:
-        origin = _part(output, plan.parts.model)
-        earlier: MiniGPT4VideoForConditionalGeneration = MiniGPT4VideoForConditionalGeneration.from_pretrained(
-            origin, dtype=torch.float32
+def read_sets(sets: Sequence[DataSet]) -> tuple[list[list[Group]], list[Skipped]]:
+    """The groups of each set, and the rows that cannot be used. Raises DataError for a set without a single one."""
+    found, skipped = [], []
+    for one in sets:
+        options = {
+            name: Path(value)
+            for name, value in (("media", one.media), ("captions", one.captions), ("subtitles", one.subtitles))
+            if value is not None
+        }
+        groups, flaws = gather(read(one.format, Path(one.path), **options))
+        if not groups:
+            why = f": {flaws[0].where}: {flaws[0].problem}" if flaws else ""
+            raise DataError(f"{one.path} has nothing to train on{why}")
+        found.append(groups)
+        skipped += [Skipped(flaw.where, f"{flaw.problem} {flaw.detail}".strip()) for flaw in flaws]
+    return found, skipped
+
+
+def steps_of(arguments: TrainingArguments, groups: int) -> int:
+    """How many steps a run over so many groups has: `max_steps`, else as many as its epochs take."""
+    if arguments.max_steps > 0:
+        steps: int = arguments.max_steps
+        return steps
+    return math.ceil(float(arguments.num_train_epochs) * groups / _samples_a_step(arguments))
+
+
+def _setup_files(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, arguments: TrainingArguments) -> Setup:
+    sets, flaws = read_sets(plan.data)
+    kept_back: list[Group] = []
+    trained: list[list[Group]] = []
+    for groups in sets:
+        mine, held = held_out(groups, plan.evaluation.share, plan.evaluation.most - len(kept_back))
+        trained.append(mine)
+        kept_back += held
+    if plan.evaluation.share and not kept_back:
+        raise RecipeError("[evaluation] share keeps back nothing of so few samples; give a larger share, or 0")
+    total = sum(len(groups) for groups in trained)
+    bad = len(flaws)
+    rows = bad + sum(len(group.records) for groups in sets for group in groups)
+    if bad > plan.guard.broken * rows + 3:
+        raise RecipeError(
+            f"{bad} of {rows} rows cannot be used, more than guard.broken = {plan.guard.broken:g}; the first: "
+            f"{flaws[0].id}: {flaws[0].reason}; `minigpt4-video data check` lists them"
         )
-        return earlier
-    if plan.parts.vision is None or plan.parts.language is None:
-        raise RecipeError("[parts] must name a model, or vision and language")
-    tower = Blip2VisionModel.from_pretrained(_part(output, plan.parts.vision))
-    language = LlamaForCausalLM.from_pretrained(_part(output, plan.parts.language))
-    config = MiniGPT4VideoConfig(vision_config=tower.config, text_config=language.config)
-    model = MiniGPT4VideoForConditionalGeneration(config)
-    model.model.vision_tower.load_state_dict(tower.state_dict())
-    model.model.language_model.load_state_dict(language.model.state_dict())
-    model.lm_head.load_state_dict(language.lm_head.state_dict())
-    return model
+    arguments.max_steps = steps_of(arguments, total)
+    model = learning(plan, start_model(plan, output), output)
+    inner = unwrapped(model)
+    store = Store(output.parent / KEPT, round(plan.keep_gib * 2**30))
+    choice = _choice(plan, sets, processor, inner, store, total, arguments)
+    tower = tower_digest(inner.model, f"{arguments.bf16} {arguments.fp16}") if choice.keep == "features" else ""
+    shared: dict[str, Any] = {
+        "frames": plan.frames, "width": plan.width, "store": store, "keep": choice.keep, "tower": tower,
+    }  # fmt: skip
+    mixture = Mixture(
+        [Part(len(groups), one.weight) for groups, one in zip(trained, plan.data, strict=True)], plan.seed
+    )
+    count = arguments.max_steps * _samples_a_step(arguments)
+    dataset = Files(trained, mixture, processor, count=count, **shared)
+    held_files = Files([kept_back], None, processor, count=len(kept_back), **shared) if kept_back else None
+    on_cpu = arguments.device.type == "cpu"
+    collator = FilesCollator(processor, plan.width, BUCKET if on_cpu else 8)
+    sight = Sight(processor, store if choice.keep == "features" else None, plan.learn.vision)
+    patience = plan.evaluation.patience
+    return Setup(
+        model, dataset, collator, sight, held_files, [group for groups in trained for group in groups], choice,
+        [EarlyStoppingCallback(patience)] if patience and held_files else [],
+    )  # fmt: skip
 
 
-def _learning(plan: Recipe, model: MiniGPT4VideoForConditionalGeneration) -> torch.nn.Module:
-    """The model with only what the recipe names left to train."""
-    model.requires_grad_(False)
-    if plan.learn.language == "lora":
-        from peft import LoraConfig, get_peft_model
+def _choice(
+    plan: Recipe,
+    sets: Sequence[Sequence[Group]],
+    processor: MiniGPT4VideoProcessor,
+    model: Any,
+    store: Store,
+    total: int,
+    arguments: TrainingArguments,
+) -> Choice:
+    """What is kept of what is read. A run that sees nothing twice keeps nothing unless it is told to."""
+    if plan.learn.vision and plan.keep in ("auto", "features"):
+        if plan.keep == "features":
+            raise RecipeError("keep is features, but learn.vision trains the tower that makes them; keep frames")
+        return Choice("frames", "the tower is trained")
+    if plan.keep != "auto":
+        return Choice(plan.keep, "the recipe says so")
+    if arguments.max_steps * _samples_a_step(arguments) <= total and not plan.evaluation.share:
+        return Choice("nothing", "nothing is seen twice")
+    size = processor.image_size
+    picture = all(part["type"] == "image" for part in _first_media(sets))
+    frames = 1 if picture else plan.frames
+    pixels = normalised(
+        torch.zeros(frames, size, size, 3, dtype=torch.uint8), processor.image_mean, processor.image_std
+    ).to(arguments.device)
+    model.to(arguments.device)
+    choice = choose(lambda: encoded(model.model, pixels), store, total, frames * size * size * 3)
+    logger.info("%s are kept: %s", choice.keep, choice.reason)
+    return choice
 
-        lora = LoraConfig(
-            r=plan.learn.lora_rank, lora_alpha=plan.learn.lora_alpha, lora_dropout=plan.learn.lora_dropout,
-            target_modules=r".*language_model.*(q|v)_proj", modules_to_save=["multi_modal_projector"],
-        )  # fmt: skip
-        wrapped: torch.nn.Module = get_peft_model(model, lora)
-        return wrapped
-    model.model.multi_modal_projector.requires_grad_(True)
-    model.model.language_model.requires_grad_(plan.learn.language == "full")
-    model.lm_head.requires_grad_(plan.learn.language == "full")
-    model.model.vision_tower.requires_grad_(plan.learn.vision)
-    return model
+
+def _first_media(sets: Sequence[Sequence[Group]]) -> list[dict[str, Any]]:
+    from minigpt4_video.messages import media_parts
+
+    return [part for groups in sets for part in media_parts(groups[0].records[0].messages)]
 
 
 def _optimizer(plan: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -254,31 +325,56 @@ def _optimizer(plan: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameter_groups(model.named_parameters(), chosen.weight_decay), lr=chosen.rate)
 
 
-def _save(plan: Recipe, model: torch.nn.Module, processor: MiniGPT4VideoProcessor, output: Path) -> None:
+def _schedule(plan: Recipe, optimizer: torch.optim.Optimizer, arguments: TrainingArguments) -> Any:
+    """The original's course of the learning rate; None for the trainer's own."""
+    chosen = plan.optimizer
+    if chosen.schedule == "trainer":
+        return None
+    steps = WarmupCosine(arguments.max_steps, arguments.get_warmup_steps(arguments.max_steps), chosen.rate,
+                         chosen.floor, chosen.start)  # fmt: skip
+    return steps.scheduler(optimizer)
+
+
+def _save(
+    plan: Recipe, trainer: PackedTrainer, processor: MiniGPT4VideoProcessor, output: Path, setup: Setup, trained: int
+) -> None:
     """Weights, configuration and processor into `output`; the effective recipe last."""
-    aside = output / "saving"
-    shutil.rmtree(aside, ignore_errors=True)
-    if isinstance(model, DenseVision):
-        model.tower.save_pretrained(aside)
-    elif isinstance(model, ToldFrames):
-        language = LlamaForCausalLM(model.language_model.config)
-        language.model.load_state_dict(model.language_model.state_dict())
-        language.save_pretrained(aside)
-    else:
-        if plan.learn.language == "lora":
-            model = model.merge_and_unload()
-        assert isinstance(model, MiniGPT4VideoForConditionalGeneration)
-        tokenizer = processor.tokenizer
-        model.generation_config = GenerationConfig(
-            max_new_tokens=processor.answer_reserve, do_sample=False, pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
-        model.save_pretrained(aside)
-    processor.save_pretrained(aside)
-    (aside / FINISHED).write_text(as_toml(plan), encoding="utf-8")
-    for path in sorted(aside.iterdir(), key=lambda path: path.name == FINISHED):
-        target = output / path.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        path.replace(target)
-    aside.rmdir()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(model, (DenseVision, ToldFrames)):
+
+        def write(folder: Path) -> None:
+            if isinstance(model, DenseVision):
+                model.tower.save_pretrained(folder)
+            else:
+                language = LlamaForCausalLM(model.language_model.config)
+                language.model.load_state_dict(model.language_model.state_dict())
+                language.save_pretrained(folder)
+            processor.save_pretrained(folder)
+            (folder / FINISHED).write_text(as_toml(plan), encoding="utf-8")
+
+        write_aside(output, write, FINISHED)
+        return
+    world = trainer.args.world_size
+    told = Told(
+        trained=trained,
+        parameters=sum(parameter.numel() for parameter in unwrapped(model).parameters()),
+        samples=len(setup.trained) or len(setup.dataset),
+        turns=sum(len(group.records) for group in setup.trained),
+        held_out=0 if setup.held is None else len(setup.held),
+        processes=world,
+        parallel=_parallel(trainer),
+        device=str(trainer.args.device) if trainer.args.device.type == "cpu" else torch.cuda.get_device_name(),
+        kept="nothing" if setup.choice is None else f"{setup.choice.keep}: {setup.choice.reason}",
+        history=trainer.state.log_history,
+    )
+    save(plan, model, processor, output, told)
+    if (output / SKIPPED).exists():
+        logger.warning("some samples could not be used; %s lists them", output / SKIPPED)
+
+
+def _parallel(trainer: PackedTrainer) -> str:
+    """What really ran, which is not always what was asked for."""
+    wrapped = trainer.model_wrapped
+    if isinstance(wrapped, torch.nn.parallel.DistributedDataParallel):
+        return "DDP"
+    return "FSDP2" if trainer.is_fsdp_enabled else "one process"
