@@ -44,8 +44,10 @@ class DataSet:
     """Its annotations, or its folder."""
     media: str | None = None
     """The folder of its videos or pictures."""
-    captions: str | None = None
+    texts: str | None = None
+    """A table of captions, for a set without any."""
     subtitles: str | None = None
+    """A folder of subtitle files, where they are not beside the videos."""
     weight: float = 1.0
     """How often it is drawn from, relative to the others."""
     expected: int = 0

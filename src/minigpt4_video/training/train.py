@@ -217,7 +217,7 @@ def read_sets(sets: Sequence[DataSet]) -> tuple[list[list[Group]], list[Skipped]
     for one in sets:
         options = {
             name: Path(value)
-            for name, value in (("media", one.media), ("captions", one.captions), ("subtitles", one.subtitles))
+            for name, value in (("media", one.media), ("texts", one.texts), ("subtitles", one.subtitles))
             if value is not None
         }
         groups, flaws = gather(read(one.format, Path(one.path), **options))
