@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from minigpt4_video.media import (
     MediaError,
@@ -447,9 +448,27 @@ def test_a_picture_that_claims_a_giant_size_is_refused_before_memory_is_taken(
     path = tmp_path / "giant.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + rows + chunk(b"IEND", b""))
     began = time.process_time()
-    with pytest.raises(MediaError):
+    with pytest.raises(MediaError, match=r"too large .* scale it"):
         read(path)
     assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "tiff", "webp"])
+def test_a_picture_of_any_kind_that_is_too_large_is_called_so(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / f"large.{suffix}"
+    Image.new("RGB", (80, 50)).save(path)
+    assert read_clip(path, 1).frames.shape == (1, 50, 80, 3)
+    for module in ("sources", "decoding"):
+        monkeypatch.setattr(f"minigpt4_video.media.{module}.LARGEST_PICTURE", 79 * 50)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60 * 50)  # where PIL begins to warn, for which nobody asked
+    with pytest.raises(MediaError, match="has pictures of 80x50, too large to read; scale it"):
+        probe(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30 * 50)  # where it refuses
+    with pytest.raises(MediaError, match="too large"):
+        probe(path)
+    assert not recwarn.list
 
 
 def hostile_files(folder: Path, address: str) -> list[Path]:

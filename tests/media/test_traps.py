@@ -11,7 +11,7 @@ from PIL import Image
 
 from minigpt4_video.media import MediaError, probe, read_clip, read_frames
 from minigpt4_video.media.pictures import Form
-from minigpt4_video.media.probing import probe_beginning
+from minigpt4_video.media.probing import probe_beginning, rate_of
 from minigpt4_video.media.selection import Unreliable, read_selected
 from numbered import HEIGHT, WIDTH, numbered, numbers_of, write_video
 
@@ -42,6 +42,64 @@ def test_deep_colours_become_eight_bits_of_the_same_picture(tmp_path: Path, name
     clip = read_frames(path, TENTHS)
     assert numbers_of(clip.frames) == [0, 12, 24]
     assert abs(float(np.percentile(clip.frames, 99)) - 235) < 6 and abs(float(np.percentile(clip.frames, 1)) - 16) < 6
+
+
+def test_colours_by_a_matrix_that_ffmpeg_cannot_undo_are_shown_by_the_nearest(tmp_path: Path) -> None:
+    usual = write_video(tmp_path / "usual.mkv", range(5), **{"x264-params": "colormatrix=bt2020nc"})
+    for name, primaries in {
+        **{"bt2020c": "undef", "smpte2085": "undef", "ICtCp": "undef"},
+        **{"chroma-derived-nc": "bt2020", "chroma-derived-c": "bt2020"},
+    }.items():
+        said = f"colormatrix={name}:colorprim={primaries}"
+        path = write_video(tmp_path / f"{name}.mkv", range(5), **{"x264-params": said})
+        for scaler in ("pillow", "decoder"):
+            assert numbers_of(read_clip(path, 5, size=(24, 32), scaler=scaler).frames) == list(range(5))
+        if primaries == "undef":
+            assert (read_clip(path, 5).frames == read_clip(usual, 5).frames).all()
+    path = write_video(tmp_path / "YCgCo.mkv", range(5), pixels="yuv444p", **{"x264-params": "colormatrix=YCgCo"})
+    assert numbers_of(read_clip(path, 5).frames) == list(range(5))
+
+
+def test_colours_by_a_matrix_of_ordinary_primaries_are_those_of_their_standard(tmp_path: Path) -> None:
+    pictures = []
+    for matrix in ("bt709", "chroma-derived-nc"):
+        path = tmp_path / f"{matrix}.mkv"
+        with av.open(path, "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            stream.options = {"x264-params": f"colormatrix={matrix}:colorprim=bt709", "qp": "0"}
+            picture = np.full((HEIGHT, WIDTH, 3), (200, 30, 90), dtype=np.uint8)
+            encoded(container, stream, [picture] * 3)
+        pictures.append(read_clip(path, 1).frames)
+    assert (pictures[0] == pictures[1]).all()
+
+
+def test_a_rate_of_ticks_is_not_taken_for_that_of_frames(tmp_path: Path) -> None:
+    """As in Matroska and FLV with times of whole milliseconds and no rate."""
+
+    class Stream:
+        average_rate, guessed_rate = Fraction(1000), Fraction(30)
+
+    assert rate_of(Stream()) == 30
+    Stream.average_rate, Stream.guessed_rate = Fraction(30), Fraction(1000)
+    assert rate_of(Stream()) == 30
+    Stream.average_rate = None
+    assert rate_of(Stream()) == 1000
+
+
+def test_the_frames_of_all_fragments_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "fragments.mp4"
+    whole = write_video(tmp_path / "whole.mp4", range(50), g="10", bf="0")
+    with (
+        av.open(whole) as source,
+        av.open(path, "w", options={"movflags": "frag_every_frame"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    assert (probe(path).frames, probe(whole).frames) == (50, 50)
 
 
 def test_transparent_pictures_keep_their_colours(tmp_path: Path) -> None:

@@ -242,6 +242,19 @@ def test_a_cut_gif_and_damaged_pictures_give_a_warning(tmp_path: Path, caplog: p
         caplog.clear()
 
 
+@pytest.mark.parametrize("keep", [0.4, 0.7, 0.99])
+def test_an_animation_that_breaks_off_is_used_as_far_as_it_goes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, keep: float
+) -> None:
+    whole = write_animation(tmp_path / "whole.webp", [100] * 20).read_bytes()
+    path = tmp_path / "cut.webp"
+    path.write_bytes(whole[: int(len(whole) * keep)])
+    clip = read_clip(path, 20)
+    assert numbers_of(clip.frames) == list(range(len(clip.frames)))
+    assert keep * 20 - 4 < len(clip.frames) < 20 and clip.duration == pytest.approx(len(clip.frames) / 10)
+    assert "cut.webp is damaged" in caplog.text
+
+
 def test_frames_are_freed_as_soon_as_they_are_done_with(long_gop: Path) -> None:
     gc.collect()
     gc.disable()

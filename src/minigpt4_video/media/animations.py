@@ -1,7 +1,10 @@
 """Animated pictures, where FFmpeg is not enough: it decodes no animated WebP, and takes a cut GIF for a whole one."""
 
+import io
 import logging
+import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +13,12 @@ from PIL import Image, ImageSequence
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.pictures import Form, Shown
-from minigpt4_video.media.sources import DECODER_ERRORS, not_media, shown
+from minigpt4_video.media.sources import DECODER_ERRORS, check_size, not_media, shown
 
 logger = logging.getLogger(__name__)
 
-PICTURE_ERRORS = (*DECODER_ERRORS, SyntaxError, Image.DecompressionBombError)
+PICTURE_ERRORS = (*DECODER_ERRORS, SyntaxError)
+PICTURES = ["BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF"]
 
 
 def is_cut_gif(file: Path) -> bool:
@@ -36,10 +40,49 @@ def is_webp(file: Path) -> bool:
     return beginning.startswith(b"RIFF") and beginning.endswith(b"WEBP")
 
 
+def is_cut_webp(file: Path) -> bool:
+    with file.open("rb") as opened:
+        length = 8 + int.from_bytes(opened.read(8)[4:], "little")
+    return length - 1 > file.stat().st_size  # some writers leave out the last filling byte
+
+
+def opened_webp(file: Path) -> AbstractContextManager[Image.Image]:
+    """A WebP picture or animation; one that breaks off without the frame in which it does, which PIL would refuse."""
+    if not is_cut_webp(file):
+        return _opened_picture(file, file, ["WEBP"])
+    data = bytearray(file.read_bytes())
+    end, following = 12, 12
+    while following <= len(data):
+        end, length = following, int.from_bytes(data[following + 4 : following + 8], "little")
+        following += 8 + length + length % 2
+    data[4:8] = (end - 8).to_bytes(4, "little")
+    return _opened_picture(file, io.BytesIO(data[:end]), ["WEBP"])
+
+
+@contextmanager
+def _opened_picture(file: Path, source: Path | io.BytesIO, formats: list[str]) -> Iterator[Image.Image]:
+    """A picture of which the header has been read. Raises `MediaError` where it is larger than is read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # PIL's limit is below ours
+        try:
+            picture = Image.open(source, formats=formats)
+        except Image.DecompressionBombError as error:
+            raise MediaError(f"{shown(file)} is too large a picture to read; scale it.") from error
+    with picture:
+        check_size(file, *picture.size)
+        yield picture
+
+
+def check_picture_size(file: Path) -> None:
+    """Raise `MediaError` where a file is a picture larger than is read, which FFmpeg reports as it does damage."""
+    with suppress(*PICTURE_ERRORS), _opened_picture(file, file, PICTURES):
+        pass
+
+
 def webp_frames(file: Path, form: Form) -> Iterator[Shown]:
-    time = 0.0
+    time, is_damaged = 0.0, False
     try:
-        with Image.open(file, formats=["WEBP"]) as animation:
+        with opened_webp(file) as animation:
             for picture in ImageSequence.Iterator(animation):
                 frame = np.asarray(picture.convert("RGB"))
                 lasts = picture.info.get("duration", 0) / 1000 or 0.1
@@ -48,4 +91,6 @@ def webp_frames(file: Path, form: Form) -> Iterator[Shown]:
     except PICTURE_ERRORS as error:
         if time == 0.0:
             raise not_media(file, "a picture") from error
+        is_damaged = True
+    if is_damaged or is_cut_webp(file):
         logger.warning("%s is damaged; the frames that can be decoded are used.", shown(file))

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 
 from minigpt4_video.errors import MediaError
-from minigpt4_video.media.sources import DECODER_ERRORS, LARGEST_PICTURE, is_encrypted, not_media, shown
+from minigpt4_video.media.sources import DECODER_ERRORS, LARGEST_PICTURE, check_size, is_encrypted, not_media, shown
 
 UNREADABLE_IN_A_ROW = 1000
 # Decoding several frames at once holds that many more of them.
@@ -31,8 +31,7 @@ def video_stream(container: av.container.InputContainer, file: Path) -> av.Video
     best = container.streams.best("video")
     stream = next((stream for stream in streams if best is not None and stream.index == best.index), streams[0])
     assert isinstance(stream, av.VideoStream)
-    if stream.width * stream.height > LARGEST_PICTURE:
-        raise MediaError(f"{shown(file)} has pictures of {stream.width}x{stream.height}, too large to read; scale it.")
+    check_size(file, stream.width, stream.height)
     stream.codec_context.options = {"max_pixels": str(LARGEST_PICTURE)}
     return stream
 

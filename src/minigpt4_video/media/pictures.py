@@ -6,11 +6,19 @@ from typing import Literal, NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import ColorPrimaries
 from PIL import Image
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.colour import to_ordinary_colours
 from minigpt4_video.media.sources import DECODER_ERRORS, shown
+
+# By the numbers of ITU-T H.273, of which PyAV names some only.
+BT709_MATRIX, UNSPECIFIED_MATRIX, BT2020_MATRIX = 1, 2, 9
+CONVERTIBLE_MATRICES = {0, BT709_MATRIX, UNSPECIFIED_MATRIX, 4, 5, 6, 7, BT2020_MATRIX}
+CONVERTIBLE_RANGES = {0, 1, 2}
+WIDE_MATRICES = {10, 11, 14}  # BT.2020 with constant luminance, SMPTE ST 2085, ICtCp
+DERIVED_MATRICES = {12, 13}  # from the primaries, which for those of BT.2020 and BT.709 are their own matrices
 
 Frames = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -72,6 +80,7 @@ class Orientation(NamedTuple):
 def upright(frame: av.VideoFrame, file: Path, size: tuple[int, int] | None = None) -> Frames:
     """A decoded frame upright, RGB, uint8 `(height, width, 3)`, scaled to `size` where that is given."""
     orientation = orientation_of(frame)
+    _name_convertible_colours(frame)
     try:
         if size is not None:
             height, width = reversed(size) if orientation.transposed else size
@@ -81,6 +90,16 @@ def upright(frame: av.VideoFrame, file: Path, size: tuple[int, int] | None = Non
         raise MediaError(
             f"{shown(file)} holds pictures in a form ({frame.format.name}) that cannot be shown; convert it to .mp4."
         ) from error
+
+
+def _name_convertible_colours(frame: av.VideoFrame) -> None:
+    """Where a frame names a matrix that FFmpeg cannot undo, or none that there is, name the nearest that it can."""
+    if frame.colorspace not in CONVERTIBLE_MATRICES:
+        is_wide = frame.color_primaries == ColorPrimaries.BT2020 or frame.colorspace in WIDE_MATRICES
+        is_derived = frame.colorspace in DERIVED_MATRICES
+        frame.colorspace = BT2020_MATRIX if is_wide else BT709_MATRIX if is_derived else UNSPECIFIED_MATRIX
+    if frame.color_range not in CONVERTIBLE_RANGES:
+        frame.color_range = 0
 
 
 def resized(picture: Frames, size: tuple[int, int]) -> Frames:

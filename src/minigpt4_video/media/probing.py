@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
-from PIL import Image
 
 from minigpt4_video.errors import MediaError
-from minigpt4_video.media.animations import PICTURE_ERRORS, is_webp
+from minigpt4_video.media.animations import PICTURE_ERRORS, check_picture_size, is_webp, opened_webp
 from minigpt4_video.media.decoding import Decoder, MadeUpTimes, counts_decoding_time, video_stream
 from minigpt4_video.media.in_order import all_frames
 from minigpt4_video.media.pictures import Form, orientation_of
@@ -75,6 +74,7 @@ def probe_beginning(path: str | PathLike[str]) -> tuple[VideoInfo, int | None]:
         stream = video_stream(container, file)
         first = next(Decoder(container, stream).frames(), None)
         if first is None:
+            check_picture_size(file)
             raise MediaError(f"{shown(file)} holds no frame that can be decoded; it is damaged: download it again.")
         info = _describe(container, stream, first)
         tells_duration = bool(set(info.container.split(",")) & TIMED_FORMATS) or file.stat().st_size > LARGE_FILE
@@ -91,7 +91,7 @@ def probe_beginning(path: str | PathLike[str]) -> tuple[VideoInfo, int | None]:
 
 def _describe_webp(file: Path) -> VideoInfo:
     try:
-        with Image.open(file, formats=["WEBP"]) as picture:
+        with opened_webp(file) as picture:
             width, height = picture.size
     except PICTURE_ERRORS as error:
         raise not_media(file, "a picture") from error
@@ -101,15 +101,14 @@ def _describe_webp(file: Path) -> VideoInfo:
 def _describe(container: av.container.InputContainer, stream: av.VideoStream, first: av.VideoFrame) -> VideoInfo:
     orientation = orientation_of(first)
     width, height = first.width, first.height
-    rate = stream.average_rate or stream.guessed_rate
-    fps = float(rate) if rate else 0.0
+    fps = float(rate_of(stream))
     duration = _duration(container, stream, first)
     return VideoInfo(
         duration=duration,
         width=height if orientation.transposed else width,
         height=width if orientation.transposed else height,
         fps=fps,
-        frames=stream.frames or max(1, round(duration * fps)),
+        frames=_frames(stream, duration, fps),
         rotation=orientation.rotation,
         mirrored=orientation.mirrored,
         codec=stream.codec_context.name,
@@ -117,6 +116,18 @@ def _describe(container: av.container.InputContainer, stream: av.VideoStream, fi
         has_audio=bool(container.streams.audio),
         subtitle_tracks=subtitle_tracks(container),
     )
+
+
+def rate_of(stream: av.VideoStream) -> Fraction:
+    """Frames a second, 0 where the file does not tell. Its average may be that of ticks, as in DV and some Matroska."""
+    average, guessed = Fraction(stream.average_rate or 0), Fraction(stream.guessed_rate or 0)
+    return guessed if guessed and not 0 < average <= 2 * guessed else average
+
+
+def _frames(stream: av.VideoStream, duration: float, fps: float) -> int:
+    """Number of frames. A fragmented file may tell that of its first fragment."""
+    estimate = max(1, round(duration * fps))
+    return int(stream.frames) if stream.frames > estimate / 2 else estimate
 
 
 def subtitle_tracks(container: av.container.InputContainer) -> tuple[SubtitleTrack, ...]:
@@ -161,7 +172,7 @@ def _counted(
     except DECODER_ERRORS:
         logger.info("counting the packets of a damaged file stopped at the damage")
     duration = float((end + lasts - first.pts) * stream.time_base)
-    return replace(info, duration=duration, frames=stream.frames or max(1, round(duration * info.fps)))
+    return replace(info, duration=duration, frames=_frames(stream, duration, info.fps))
 
 
 def _to_the_last_shown(

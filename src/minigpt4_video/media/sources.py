@@ -150,6 +150,12 @@ def is_encrypted(file: Path) -> bool:
     return False
 
 
+def check_size(file: Path, width: int, height: int) -> None:
+    """Raise a `MediaError` where pictures are larger than is read."""
+    if width * height > LARGEST_PICTURE:
+        raise MediaError(f"{shown(file)} has pictures of {width}x{height}, too large to read; scale it.")
+
+
 def not_media(file: Path, what: str) -> MediaError:
     return MediaError(f"{shown(file)} is not {what} file that can be read; check that it plays, or convert it to .mp4.")
 
