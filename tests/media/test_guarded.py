@@ -204,15 +204,23 @@ def test_a_child_whose_parent_was_killed_ends_by_itself(
     if sys.platform != "linux":
         pytest.skip("the child's state is read in /proc")
     told = tmp_path / "told"
-    os.mkfifo(told)
-    fault(monkeypatch, tmp_path, f"os.write(os.open({str(told)!r}, os.O_WRONLY), b'%d' % os.getpid()); time.sleep(99)")
-    reading = "import sys; from minigpt4_video.media import *; probe_guarded(sys.argv[1], Limits(seconds=2.0))"
-    with subprocess.Popen([sys.executable, "-c", reading, str(video)]) as parent:
-        with told.open("rb", buffering=0) as opened:
-            state = Path(f"/proc/{int(opened.read(20))}/stat")
-        parent.kill()
+    told.mkdir()
+    fault(monkeypatch, tmp_path, f"os.open(f'{told}/{{os.getpid()}}', os.O_CREAT); time.sleep(99)")
+    reading = "import sys; from minigpt4_video.media import *; probe_guarded(sys.argv[1], Limits(seconds={}))"
+    for seconds in (2.0, 15.0, 60.0):  # a child may need longer to start where the machine is busy
+        with subprocess.Popen(
+            [sys.executable, "-c", reading.format(seconds), str(video)], stderr=subprocess.DEVNULL
+        ) as parent:
+            while parent.poll() is None and not (children := os.listdir(told)):
+                time.sleep(0.02)
+            was_told = parent.poll() is None
+            parent.kill()
+        if was_told:
+            break
+    assert was_told
+    state = Path(f"/proc/{children[0]}/stat")
     assert state.exists()
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + seconds + 20
     while state.exists() and " Z " not in state.read_text() and time.monotonic() < ends:
         time.sleep(0.1)
     assert time.monotonic() < ends

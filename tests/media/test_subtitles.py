@@ -87,6 +87,12 @@ def test_substation_alpha_keeps_names_and_drops_drawings_and_damaged_events(tmp_
         ]
 
 
+def test_the_other_kind_of_sub_files_is_read(tmp_path: Path) -> None:
+    text = "[INFORMATION]\n[TITLE]x\n[END INFORMATION]\n00:00:01.00,00:00:02.50\nhello[br]world\n\n"
+    path = written(tmp_path, text + "00:00:03.00,00:00:04.00\nbye\n", "clip.sub")
+    assert read_subtitles(path) == [Cue(1.0, 2.5, "hello world"), Cue(3.0, 4.0, "bye")]
+
+
 def test_frame_counts_become_seconds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert read_subtitles(written(tmp_path, "{1}{1}50\n{100}{150}a|b\n", "clip.sub")) == [Cue(2.0, 3.0, "a b")]
     with caplog.at_level(logging.WARNING):
@@ -433,9 +439,41 @@ def test_a_number_without_a_blank_line_before_it_is_no_word(tmp_path: Path) -> N
         ("shift_jis", "こんにちは、元気ですか"),
         ("cp1251", "Привет, как дела?"),
         ("cp1252", "Café Renée déjà vu"),
+        ("cp1252", "naïve café"),
+        ("cp1252", "¿Qué pasa, señor?"),
+        ("cp1252", "Il était une fois – l’été"),
+        ("latin-1", "Não, você não está à vontade"),
+        ("cp850", "Där är en älg på vägen"),
+        ("mac_roman", "C’est l’été à la forêt"),
+        ("cp1250", "Nie wiem, gdzie jesteś. Chodź tu, proszę!"),
+        ("iso8859-2", "Nie wiem, gdzie jesteś. Chodź tu, proszę!"),
+        ("cp1250", "Dobrý den, jak se máte? Děkuji, dobře."),
+        ("cp1254", "Nerede olduğunu bilmiyorum, şimdi gel."),
+        ("cp1257", "Kur tu esi? Es nezinu, ko tu dari šeit, jā."),
+        ("cp1253", "Πού είσαι; Δεν ξέρω τι κάνεις."),
+        ("cp1255", "איפה אתה? אני לא יודע מה אתה עושה."),
+        ("cp1256", "أين أنت؟ لا أعرف ماذا تفعل."),
+        ("cp874", "คุณอยู่ที่ไหน ฉันไม่รู้"),
+        ("koi8-r", "Где ты? Я не знаю, что ты делаешь."),
+        ("cp866", "Где ты? Я не знаю, что ты делаешь."),
+        ("iso8859-5", "Где ты? Я не знаю, что ты делаешь."),
+        ("koi8-u", "Де ти? Я не знаю, що ти робиш її."),
+        ("euc_jp", "今日は公園を散歩します"),
+        ("iso2022_jp", "今日は公園を散歩します"),
+        ("cp949", "똠방각하 펲시콜라"),
+        *((f"utf-16-{end}", words) for end in ("le", "be") for words in ("Hello", "Привет", "你好", "こんにちは")),
     ],
 )
 def test_a_few_words_are_enough_to_find_the_encoding(tmp_path: Path, encoding: str, words: str) -> None:
     path = tmp_path / "short.srt"
-    path.write_bytes(f"1\n00:00:01,000 --> 00:00:02,000\n{words}\n".encode(encoding))
-    assert read_subtitles(path) == [Cue(1.0, 2.0, words)]
+    for end in ("\n", "\r\n", "\r"):
+        path.write_bytes(end.join(["1", "00:00:01,000 --> 00:00:02,000", words, ""]).encode(encoding))
+        assert read_subtitles(path) == [Cue(1.0, 2.0, words)]
+
+
+def test_damaged_characters_do_not_change_the_encoding(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = "Где ты был вчера вечером?"
+    data = bytearray(f"1\n00:00:01,000 --> 00:00:02,000\n{words} {words}\n".encode())
+    data[-3] = data[-20] = 0xFF
+    (cue,) = read_subtitles(written(tmp_path, bytes(data)))
+    assert cue.text.startswith(words) and "damaged characters" in caplog.text

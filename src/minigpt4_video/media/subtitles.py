@@ -12,35 +12,17 @@ from typing import NamedTuple
 
 import av
 import pysubs2
-from charset_normalizer import from_bytes
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue
 from minigpt4_video.media.decoding import video_stream
+from minigpt4_video.media.encodings import decoded
 from minigpt4_video.media.probing import subtitle_tracks
 from minigpt4_video.media.sources import DECODER_ERRORS, check_file, open_media, shown
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa", ".sub")
-# Guessing among all encodings mistakes short files; these are the ones that subtitles in the wild are written in.
-ENCODINGS = ["utf_8", "cp1252", "shift_jis", "gb18030", "cp1251", "big5", "euc_kr", "cp1256"]
-# A few words of Chinese look like Korean or Japanese to the guesser: where many characters are among the commonest that
-# an encoding can say, it is that one.
-COMMONEST = {
-    "gb18030": "的一是不了人我在有他这中大来上个到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可她里后小么"
-    "心多天而能好都没起还发成事只想看走什吗吧干谢问题快跑朋友今气很爸妈回开呢哪怎样",
-    "big5": "的一是不了人我在有他這中大來上個到說們為子和你地出道也時年得就那要下以生會自著去之過家學對可她裡後小麼"
-    "心多天而能好都沒起還發成事只想看走什嗎吧幹謝問題快跑朋友今氣很爸媽回開呢哪怎樣",
-}
-COMMON_SHARE = 0.4
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 LARGEST_FILE = 64 * 2**20
 ROLLING_GAP = 0.1  # seconds between two cues of which the second can show the first's lines again
 
@@ -51,6 +33,8 @@ TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<(?:\d+:)?\d+:\d+\.\d+>|</>")
 OVERRIDE = re.compile(r"\{\\[^}]*\}|\{[yYfFsScCpPoO]:[^}]*\}")
 DRAWING = re.compile(r"\{[^}]*\\p[1-9][^}]*\}.*?(?:\{[^}]*\\p0[^}]*\}|$)")
 EVENT_TIME = re.compile(r"(-?)(\d{1,4}):(\d{1,2}):(\d{1,2})[.:](\d{1,3})")
+EVENT = re.compile(r"^Dialogue:", re.MULTILINE)
+MARK = re.compile(r"->|Dialogue:|\{\d+\}\{\d+\}")  # what every subtitle has, whatever ends its lines
 SHORT_FIELDS = ["layer", "start", "end", "style", "name", "text"]
 EVENT_FIELDS = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
 
@@ -191,37 +175,18 @@ def _text(file: Path, encoding: str | None) -> str:
             raise MediaError(f"There is no encoding {encoding!r}; use a name such as utf-8, gbk or cp1252.") from error
         except ValueError as error:
             raise MediaError(f"{shown(file)} is not written in {encoding}; name another encoding or none.") from error
-    for mark, name in BYTE_ORDER_MARKS.items():
-        if data.startswith(mark):
-            return data.decode(name, errors="replace")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        for name, commonest in COMMONEST.items():
-            if _commonness(data, name, commonest) >= COMMON_SHARE:
-                return data.decode(name)
-        guess = from_bytes(data, cp_isolation=ENCODINGS).best() or from_bytes(data).best()
-    if guess is not None:
-        return str(guess)
-    text = data.decode("utf-8", errors="replace")
-    if not TIMING.search(text):
+    found = decoded(data, lambda text: MARK.search(text) is not None)
+    if found is None:
         raise MediaError(f"{shown(file)} is not a text file, or in an unknown encoding; name it with --encoding.")
-    logger.warning("%s has damaged characters; name its encoding if words are missing.", shown(file))
+    text, is_damaged = found
+    if is_damaged:
+        logger.warning("%s has damaged characters; name its encoding if words are missing.", shown(file))
     return text
-
-
-def _commonness(data: bytes, encoding: str, commonest: str) -> float:
-    """The share of a text's Chinese characters that are among the commonest; 0 where it is not in that encoding."""
-    try:
-        characters = [letter for letter in data.decode(encoding) if not letter.isascii() and letter.isalpha()]
-    except UnicodeDecodeError:
-        return 0.0
-    return sum(letter in commonest for letter in characters) / max(1, len(characters))
 
 
 def _cues_of_text(file: Path, text: str, fps: float | None) -> list[Cue]:
     text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n").lstrip("\ufeff")  # "\r\r\n": converted twice
-    if re.search(r"^Dialogue:", text, re.MULTILINE):
+    if EVENT.search(text):
         return _sorted(_dialogues(text))
     if TIMING.search(text):
         return _sorted(_unrolled(list(_timed_blocks(text))))
@@ -234,7 +199,9 @@ def _cues_of_text(file: Path, text: str, fps: float | None) -> list[Cue]:
         raise MediaError(
             f"{shown(file)} is not a subtitle file that can be read; use an .srt, .vtt, .ass or .sub file."
         ) from error
-    return _sorted(Cue(event.start / 1000, event.end / 1000, _plain(event.text)) for event in subtitles.events)
+    return _sorted(
+        Cue(event.start / 1000, event.end / 1000, _plain(event.text.replace("[br]", " "))) for event in subtitles.events
+    )
 
 
 def _dialogues(text: str) -> Iterable[Cue]:
