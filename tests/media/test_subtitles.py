@@ -93,6 +93,13 @@ def test_the_other_kind_of_sub_files_is_read(tmp_path: Path) -> None:
     assert read_subtitles(path) == [Cue(1.0, 2.5, "hello world"), Cue(3.0, 4.0, "bye")]
 
 
+def test_a_broken_document_is_refused_as_any_other_text(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="is not a subtitle file that can be read"):
+        read_subtitles(
+            written(tmp_path, '<?xml version="1.0"?><tt xmlns="http://www.w3.org/ns/ttml"><body>', "clip.srt")
+        )
+
+
 def test_frame_counts_become_seconds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert read_subtitles(written(tmp_path, "{1}{1}50\n{100}{150}a|b\n", "clip.sub")) == [Cue(2.0, 3.0, "a b")]
     with caplog.at_level(logging.WARNING):

@@ -195,7 +195,7 @@ def _cues_of_text(file: Path, text: str, fps: float | None) -> list[Cue]:
     except pysubs2.exceptions.UnknownFPSError:
         logger.warning("%s counts frames and does not tell their rate; 25 a second are assumed.", shown(file))
         subtitles = pysubs2.SSAFile.from_string(text, fps=25)
-    except (pysubs2.exceptions.Pysubs2Error, ValueError, LookupError, ArithmeticError) as error:
+    except (pysubs2.exceptions.Pysubs2Error, ValueError, LookupError, ArithmeticError, SyntaxError) as error:
         raise MediaError(
             f"{shown(file)} is not a subtitle file that can be read; use an .srt, .vtt, .ass or .sub file."
         ) from error
