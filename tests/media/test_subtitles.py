@@ -93,7 +93,7 @@ def test_the_other_kind_of_sub_files_is_read(tmp_path: Path) -> None:
     assert read_subtitles(path) == [Cue(1.0, 2.5, "hello world"), Cue(3.0, 4.0, "bye")]
 
 
-def test_a_broken_document_is_refused_as_any_other_text(tmp_path: Path) -> None:
+def test_broken_documents_and_absurd_frame_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="is not a subtitle file that can be read"):
         read_subtitles(
             written(tmp_path, '<?xml version="1.0"?><tt xmlns="http://www.w3.org/ns/ttml"><body>', "clip.srt")

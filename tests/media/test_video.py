@@ -255,6 +255,14 @@ def test_an_animation_that_breaks_off_is_used_as_far_as_it_goes(
     assert "cut.webp is damaged" in caplog.text
 
 
+def test_an_animation_without_its_last_filling_byte_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_animation(tmp_path / "whole.webp", [100] * 6)
+    data = path.read_bytes() + b"more\3\0\0\0abc"
+    path.write_bytes(data[:4] + (len(data) - 8 + 1).to_bytes(4, "little") + data[8:])
+    assert numbers_of(read_clip(path, 6).frames) == list(range(6))
+    assert not caplog.text
+
+
 def test_frames_are_freed_as_soon_as_they_are_done_with(long_gop: Path) -> None:
     gc.collect()
     gc.disable()

@@ -40,17 +40,17 @@ def is_webp(file: Path) -> bool:
     return beginning.startswith(b"RIFF") and beginning.endswith(b"WEBP")
 
 
-def is_cut_webp(file: Path) -> bool:
+def missing_of_webp(file: Path) -> int:
+    """Bytes by which a WebP file is shorter than it says."""
     with file.open("rb") as opened:
-        length = 8 + int.from_bytes(opened.read(8)[4:], "little")
-    return length - 1 > file.stat().st_size  # some writers leave out the last filling byte
+        return max(0, 8 + int.from_bytes(opened.read(8)[4:], "little") - file.stat().st_size)
 
 
 def opened_webp(file: Path) -> AbstractContextManager[Image.Image]:
     """A WebP picture or animation; one that breaks off without the frame in which it does, which PIL would refuse."""
-    if not is_cut_webp(file):
+    if not missing_of_webp(file):
         return _opened_picture(file, file, ["WEBP"])
-    data = bytearray(file.read_bytes())
+    data = bytearray(file.read_bytes() + b"\0")  # some writers leave out the last filling byte
     end, following = 12, 12
     while following <= len(data):
         end, length = following, int.from_bytes(data[following + 4 : following + 8], "little")
@@ -92,5 +92,5 @@ def webp_frames(file: Path, form: Form) -> Iterator[Shown]:
         if time == 0.0:
             raise not_media(file, "a picture") from error
         is_damaged = True
-    if is_damaged or is_cut_webp(file):
+    if is_damaged or missing_of_webp(file) > 1:
         logger.warning("%s is damaged; the frames that can be decoded are used.", shown(file))

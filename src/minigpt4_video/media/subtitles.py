@@ -191,17 +191,23 @@ def _cues_of_text(file: Path, text: str, fps: float | None) -> list[Cue]:
     if TIMING.search(text):
         return _sorted(_unrolled(list(_timed_blocks(text))))
     try:
-        subtitles = pysubs2.SSAFile.from_string(text, fps=fps)
-    except pysubs2.exceptions.UnknownFPSError:
-        logger.warning("%s counts frames and does not tell their rate; 25 a second are assumed.", shown(file))
-        subtitles = pysubs2.SSAFile.from_string(text, fps=25)
+        return _sorted(_other_cues(file, text, fps))
     except (pysubs2.exceptions.Pysubs2Error, ValueError, LookupError, ArithmeticError, SyntaxError) as error:
         raise MediaError(
             f"{shown(file)} is not a subtitle file that can be read; use an .srt, .vtt, .ass or .sub file."
         ) from error
-    return _sorted(
+
+
+def _other_cues(file: Path, text: str, fps: float | None) -> list[Cue]:
+    """What pysubs2 reads, which raises all kinds of errors on damage: MicroDVD, SubViewer and the like."""
+    try:
+        subtitles = pysubs2.SSAFile.from_string(text, fps=fps)
+    except pysubs2.exceptions.UnknownFPSError:
+        logger.warning("%s counts frames and does not tell their rate; 25 a second are assumed.", shown(file))
+        subtitles = pysubs2.SSAFile.from_string(text, fps=25)
+    return [
         Cue(event.start / 1000, event.end / 1000, _plain(event.text.replace("[br]", " "))) for event in subtitles.events
-    )
+    ]
 
 
 def _dialogues(text: str) -> Iterable[Cue]:
