@@ -27,3 +27,7 @@ class RecipeError(UserError):
 
 class DataError(UserError):
     """A data set that cannot be read at all; a row that cannot is a value, `data.sample.Flaw`."""
+
+
+class EndpointError(UserError):
+    """A language model behind an address that refuses, or does not answer as one."""

@@ -30,10 +30,8 @@ def test_every_kind_of_fault_is_counted_with_examples(tmp_path):
     assert report["missing"]["problems"]["video is missing"] == {"count": 1, "examples": ["cmd.json row 3: gone"]}
     assert report["broken"]["problems"] == {"caption is empty": {"count": 1, "examples": ["cmd.json row 4"]}}
     assert report["duplicate"]["count"] == 2
-    assert (
-        report["too long"]["problems"] == {"has more than 1000 words": {"count": 1, "examples": ["a: 1013 words"]}}
-        or report["too long"]["count"] == 1
-    )
+    (long,) = report["too long"]["problems"].values()
+    assert long["count"] == 1 and long["examples"][0].startswith("a: 10")
 
 
 def test_examples_are_few_however_many_there_are(tmp_path):

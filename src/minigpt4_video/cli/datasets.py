@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -86,3 +86,87 @@ def check(
 
 def _progress(records: int) -> None:
     print(f"\r{records} samples", end="", file=sys.stderr, flush=True)
+
+
+@app.command()
+def preview(
+    format: Format,
+    path: Path_,
+    output: Annotated[Path, Option(metavar="FILE.html", help="Where the page goes.", show_default=False)],
+    media: Media = None,
+    captions: Texts = None,
+    subtitles: SubtitleFolder = None,
+    model: options.Model = "tiny",
+    frames: options.Frames = None,
+    first: Annotated[int, Option(min=0, help="Leave out this many samples.")] = 0,
+    count: Annotated[int, Option(min=1, help="How many samples.")] = 8,
+) -> None:
+    """Write a page with samples as a model is trained on them: frames, subtitles, the exact text, and what is learnt.
+
+    \b
+    minigpt4-video data preview llava conversations.json --media videos --output samples.html
+    """
+    from itertools import islice
+
+    from minigpt4_video.cli.output import quiet
+    from minigpt4_video.data.formats import read
+    from minigpt4_video.inference.writing import check_writable, write_whole
+
+    check_writable(output)
+    rows = islice(read(format, path, media=media, texts=captions, subtitles=subtitles), first, first + count)
+    quiet()
+    from minigpt4_video.inference.loading import find_model, load_processor
+    from minigpt4_video.training.preview import page
+
+    processor = load_processor(find_model(model))
+    title = f"{path.name}: {count} samples from number {first}, as {format}"
+    text = page(rows, processor, title=title, frames=frames or processor.frames, width=processor.window)
+    write_whole(output, text.encode(errors="backslashreplace"))
+    say(str(output))
+
+
+@app.command()
+def translate(
+    format: Format,
+    path: Path_,
+    output: Annotated[Path, Option(metavar="FILE.jsonl", help="Where the rows go.", show_default=False)],
+    endpoint: Annotated[
+        str, Option(metavar="ADDRESS", help="An OpenAI-compatible endpoint, as http://localhost:8000/v1.")
+    ],
+    model: Annotated[str, Option(metavar="NAME", help="The model to ask there.", show_default=False)],
+    to: Annotated[Literal["en", "zh"], Option(help="The language to translate into.")] = "zh",
+    api_key: Annotated[
+        str | None,
+        Option(envvar="MINIGPT4_VIDEO_API_KEY", help="Key of the endpoint.", show_default=False, show_envvar=True),
+    ] = None,
+    parallel: Annotated[int, Option(min=1, max=256, help="Requests at the same time.")] = 4,
+    json: options.Json = False,
+) -> None:
+    """Translate the texts of a set, keeping its names and shape. Texts are sent to the endpoint and nowhere else.
+
+    Run it again to go on where it was interrupted. Rows in which a number, name or placeholder would be lost go to
+    FILE.failed.jsonl.
+
+    \b
+    minigpt4-video data translate videoinstruct-100k VideoInstruct100K.json --output zh.jsonl \\
+        --endpoint http://localhost:8000/v1 --model Qwen2.5-72B-Instruct
+    """
+    from minigpt4_video.data.endpoint import Endpoint
+    from minigpt4_video.data.translation import Progress, translate
+
+    def tell(done: Progress) -> None:
+        print(f"\r{done.resumed_at + done.written + done.failed} rows", end="", file=sys.stderr, flush=True)
+
+    done = translate(
+        format,
+        path,
+        output,
+        Endpoint(endpoint, model, api_key, tell=note),
+        to,
+        parallel=parallel,
+        progress=tell if sys.stderr.isatty() and not json else None,
+    )
+    if json:
+        say_json({"output": str(output), "written": done.written, "failed": done.failed, "before": done.resumed_at})
+    else:
+        say(f"{done.written} rows written to {output}, {done.failed} failed, {done.resumed_at} done before")

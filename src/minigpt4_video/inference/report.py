@@ -79,17 +79,9 @@ def page(shown: Shown, turns: Sequence[Turn], model: str) -> str:
         for index, (frame, time, text) in enumerate(zip(shown.frames, shown.times, shown.subtitles, strict=True))
     )
     left_out = "".join(f"<li>{escape(sentence)}</li>" for sentence in plan.left_out)
-    return f"""<!doctype html>
-<html>
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{escape(shown.title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header><h1 dir="auto">{escape(shown.title)}</h1><p class="facts">{escape(shown.facts)}</p></header>
+    return document(
+        shown.title,
+        f"""<header><h1 dir="auto">{escape(shown.title)}</h1><p class="facts">{escape(shown.facts)}</p></header>
 {"".join(_turn(turn) for turn in turns)}
 <h2>What fits the model's context</h2>
 {_bar(plan)}
@@ -99,7 +91,23 @@ def page(shown: Shown, turns: Sequence[Turn], model: str) -> str:
 {figures}
 </div>
 <footer>Answered by {escape(model)}. Made with MiniGPT4-Video.</footer>
-</body>
+""",
+    )
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole page. Nothing in it can run or reach the network, whatever `body` quotes; `style` is added."""
+    return f"""<!doctype html>
+<html>
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{escape(title)}</title>
+<style>{STYLE}{style}</style>
+</head>
+<body>
+{body}</body>
 </html>
 """
 
@@ -138,12 +146,12 @@ def _bar(plan: Plan) -> str:
 def _figure(frame: np.ndarray, time: float, subtitle: str, seen: bool) -> str:
     note = "" if seen else " (left out)"
     return (
-        f'<figure{"" if seen else " class=unseen"}><img alt="frame at {clock(time)}" src="{_data_url(frame)}">'
+        f'<figure{"" if seen else " class=unseen"}><img alt="frame at {clock(time)}" src="{data_url(frame)}">'
         f'<figcaption dir="auto"><time>{clock(time)}{note}</time>{escape(subtitle)}</figcaption></figure>'
     )
 
 
-def _data_url(frame: np.ndarray) -> str:
+def data_url(frame: np.ndarray) -> str:
     """A frame as JPEG inside the address itself; wide ones are made smaller, small ones are left as they are."""
     image = Image.fromarray(frame)
     if image.width > FRAME_WIDTH:

@@ -91,13 +91,15 @@ def panda_70m(place: Place) -> Records:
         clips = list(zip(lists["timestamp"], lists["caption"], strict=True))
         yield from _clips(place, name, [(f"{name}.{number}", *clip) for number, clip in enumerate(clips)])
 
-    return each(table(place.path, (".csv",)), convert)
+    return each(table(place.path, (".csv", ".jsonl")), convert)
 
 
 def _list(row: Row, column: str) -> list[Any]:
     value = row.value(column)
+    if isinstance(value, list):  # in json, as translations are
+        return value
     try:
-        return cell(value)
+        return cell(words(value, column))
     except Unusable as reason:
         raise Unusable(f"{column} {reason.problem}", reason.detail) from reason
 
