@@ -23,7 +23,8 @@ fuzz-media: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/world_accuracy.py
-	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/inference.py --output benchmarks/results/inference.json
+	$(BIN)/python benchmarks/decode_profile.py --output benchmarks/results/decode_profile.json
 
 lint: $(READY)
 	$(BIN)/ruff check .
