@@ -17,10 +17,10 @@ from time import process_time
 from typing import Any
 
 import torch
-from inference import MID, QUESTION, make_model, make_video, processor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 import minigpt4_video as mv
+from inference import MID, QUESTION, make_model, make_video, processor
 
 
 def quickest(way: Callable[[], Any], rounds: int = 9) -> float:
@@ -86,7 +86,9 @@ def profile(chat: mv.VideoChat, video: Any) -> dict[str, Any]:
     prefix = video._prefix.board.held(0)
     query = torch.randn(1, prefix[0][0].shape[0], 1, prefix[0][0].shape[2])
     kept = sum(keys.nbytes + values.nbytes for keys, values in prefix)
-    attended = quickest(lambda: [scaled_dot_product_attention(query, keys[None], values[None]) for keys, values in prefix])
+    attended = quickest(
+        lambda: [scaled_dot_product_attention(query, keys[None], values[None]) for keys, values in prefix]
+    )
     stream = video.stream(QUESTION, max_new_tokens=64)
     stream._words._round.step()
     token = quickest(stream._words._round.step, rounds=48)

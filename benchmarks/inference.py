@@ -5,11 +5,12 @@ python benchmarks/inference.py --output benchmarks/results/inference.json
 The model has random weights: a tower of width 384 and 12 layers, a language model of width 512 and 8 layers with 32,000
 words, 45 frames. The video has a minute of 640 x 360 and subtitles of about 300 tokens. The reference does for every
 question what the original does: decode all frames, encode them all in one go, read the whole prompt with the logits of
-every position, generate. Both sides have the same weights and threads and take turns in one run; their answers are compared. With one thread
-(`taskset -c 1` gives it) seconds are those of the processor, all threads of the process together, so that the ratios
-hold on a core that does other things as well; with more threads they are of the clock on the wall. Rows that are a share
-compare with matrix products or copies of the same size measured between the passes. Memory is the peak above the loaded
-model, each side in a process of its own. `--quick` takes a tenth of everything: to see that it runs.
+every position, generate. Both sides have the same weights and threads and take turns in one run; their answers are
+compared. With one thread (`taskset -c 1` gives it) seconds are those of the processor, all threads of the process
+together, so that the ratios hold on a core that does other things as well; with more threads they are of the clock on
+the wall. Rows that are a share compare with matrix products or copies of the same size measured between the passes.
+Memory is the peak above the loaded model, each side in a process of its own. `--quick` takes a tenth of everything: to
+see that it runs.
 """
 
 import argparse

@@ -14,9 +14,10 @@ from typing import NamedTuple, Protocol
 
 from minigpt4_video.errors import PlanError, UserError
 from minigpt4_video.inference.answer import Answer
-from minigpt4_video.inference.chat import Video, VideoChat, finished_answer
+from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.prompts import Prompt
-from minigpt4_video.inference.words import Round, Utterance
+from minigpt4_video.inference.video import Video
+from minigpt4_video.inference.words import Round, Utterance, finished_answer
 from minigpt4_video.model.branches import Branches, bytes_per_slot
 
 GIB = 2**30
@@ -83,20 +84,18 @@ class BuiltIn:
         with self.chat.lock:
             board = Branches(self.chat.model, self.rows, self.slots)
         with ThreadPoolExecutor(1, "decode") as decoder:
-            work = _Work(self.chat, board, _opened(self.chat, requests, decoder, self.ahead))
+            work = _Work(self.chat, board, opened(self.chat, requests, decoder, self.ahead))
             while not work.is_done():
                 work.step()
                 yield from work.replies()
 
 
-class _Opening(NamedTuple):
+class Opening(NamedTuple):
     request: Request
     video: "Future[Video]"
 
 
-def _opened(
-    chat: VideoChat, requests: Iterable[Request], decoder: ThreadPoolExecutor, ahead: int
-) -> Iterator[_Opening]:
+def opened(chat: VideoChat, requests: Iterable[Request], decoder: ThreadPoolExecutor, ahead: int) -> Iterator[Opening]:
     """Requests in their order with their videos, of which a few are being decoded before they are taken."""
 
     def open_(request: Request) -> Video:
@@ -104,10 +103,10 @@ def _opened(
             return request.video
         return chat.open(request.video, subtitles=request.subtitles, frames=request.frames)
 
-    coming: deque[_Opening] = deque()
+    coming: deque[Opening] = deque()
     try:
         for request in requests:
-            coming.append(_Opening(request, decoder.submit(open_, request)))
+            coming.append(Opening(request, decoder.submit(open_, request)))
             if len(coming) > ahead:
                 yield coming.popleft()
         while coming:
@@ -115,6 +114,15 @@ def _opened(
     finally:
         for opening in coming:
             opening.video.cancel()
+
+
+def check_length(prompt: Prompt, most: int, slots: int) -> None:
+    """Raises PlanError where a prompt and an answer of `most` tokens take more than `slots`."""
+    if len(prompt.ids) + most > slots:
+        raise PlanError(
+            f"a question with its video and an answer needs {len(prompt.ids) + most} tokens, more than the "
+            f"{slots} of a row; ask for fewer frames or a shorter answer"
+        )
 
 
 class _Asked(NamedTuple):
@@ -128,13 +136,13 @@ class _Asked(NamedTuple):
 class _Group(NamedTuple):
     """Questions of one request that are shown the same: they share a row."""
 
-    pending: "_Pending"
+    pending: "Pending"
     video: Video
     asked: list[_Asked]
 
 
 @dataclass
-class _Pending:
+class Pending:
     """A request that has not been answered whole."""
 
     request: Request
@@ -162,14 +170,14 @@ class _Seat:
 class _Work:
     """The state of one call: who has a row, who waits for one, and which replies are still to come."""
 
-    def __init__(self, chat: VideoChat, board: Branches, openings: Iterator[_Opening]) -> None:
+    def __init__(self, chat: VideoChat, board: Branches, openings: Iterator[Opening]) -> None:
         self.chat = chat
         self.board = board
         self.round = Round(board)
         self.seats: dict[int, _Seat] = {}
         self.groups: deque[_Group] = deque()
-        self.order: deque[_Pending] = deque()
-        self._openings: Iterator[_Opening] | None = openings
+        self.order: deque[Pending] = deque()
+        self._openings: Iterator[Opening] | None = openings
 
     def is_done(self) -> bool:
         return self._openings is None and not self.order
@@ -198,7 +206,7 @@ class _Work:
             if opening is None:
                 self._openings = None
                 return None
-            pending = _Pending(opening.request)
+            pending = Pending(opening.request)
             self.order.append(pending)
             try:
                 self.groups.extend(self._plan(pending, opening.video.result()))
@@ -206,18 +214,14 @@ class _Work:
                 pending.error = error
         return self.groups.popleft() if self.groups else None
 
-    def _plan(self, pending: _Pending, video: Video) -> list[_Group]:
+    def _plan(self, pending: Pending, video: Video) -> list[_Group]:
         """All questions of a request, by what they are shown. Raises UserError where one of them cannot be asked."""
         groups: dict[object, _Group] = {}
         for number, asked in enumerate(pending.request.questions):
             question = Question(asked) if isinstance(asked, str) else asked
             prompt = video.question(question.text, question.max_new_tokens)
             most = self.chat.settings(question.max_new_tokens, question.temperature).max_new_tokens
-            if len(prompt.ids) + most > self.board.slots:
-                raise PlanError(
-                    f"a question with its video and an answer needs {len(prompt.ids) + most} tokens, more than the "
-                    f"{self.board.slots} of a row; ask for fewer frames or a shorter answer"
-                )
+            check_length(prompt, most, self.board.slots)
             group = groups.setdefault(prompt.shows, _Group(pending, video, []))
             group.asked.append(_Asked(number, question, prompt))
         return list(groups.values())

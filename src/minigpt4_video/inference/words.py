@@ -19,7 +19,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from minigpt4_video.inference.answer import Answer, Timings
 from minigpt4_video.model.branches import Branch, Branches
+from minigpt4_video.planning import Plan
 
 
 class Choice:
@@ -231,3 +233,31 @@ class Words(Iterator[str]):
 
     def __del__(self) -> None:
         self.close()
+
+
+class Stream(Iterator[str]):
+    """The pieces of an answer; `.answer` is the whole of it, and waits for what has not been read yet."""
+
+    def __init__(self, words: Words, plan: Plan, frames_took: float) -> None:
+        self.plan = plan
+        self._words = words
+        self._frames_took = frames_took
+
+    def __next__(self) -> str:
+        return next(self._words)
+
+    @property
+    def answer(self) -> Answer:
+        for _ in self:
+            pass
+        return finished_answer(self._words.utterance, self.plan, self._frames_took)
+
+    def close(self) -> None:
+        """Stop before the end; the model is free again when this returns."""
+        self._words.close()
+
+
+def finished_answer(utterance: Utterance, plan: Plan, frames_took: float) -> Answer:
+    """What a whole utterance says."""
+    timings = Timings(frames_took, utterance.first_word, frames_took + utterance.took)
+    return Answer(utterance.text, utterance.confidence, plan, timings)

@@ -243,7 +243,7 @@ class Branches:
         """Read a prefix into an empty row. `frame_tokens` (frames, tokens_per_frame, hidden) take the places of the
         placeholders. Raises ModelError where they are not as many, or the row does not hold the prefix.
         """
-        embeds = self._embed(torch.tensor([list(ids)], device=self.model.device), frame_tokens)
+        embeds = self.model.model.place_frames(torch.tensor([list(ids)], device=self.model.device), frame_tokens)
         self._found(row, len(ids))
         self._point(slice(row, row + 1), slice(0, len(ids)), read=len(ids), before=0)
         positions = torch.arange(len(ids), device=self.model.device)[None]
@@ -346,7 +346,7 @@ class Branches:
         if width > 1 or len(additions) > 1 or not self._is_alone(additions[0][0], read):
             keys = Places(self._branch[rows, :read], self._position[rows, :read])
             mask = masks(Places(numbers, positions), keys, self.text_config, self.model.dtype)
-        hidden = self._language_model(self._embed(input_ids, None), mask, positions)
+        hidden = self._language_model(self.model.model.place_frames(input_ids, None), mask, positions)
         lasts = torch.tensor(ends, device=hidden.device)
         logits: torch.Tensor = self.model.lm_head(hidden[lasts[:, 0], lasts[:, 1]])
         return logits
@@ -408,16 +408,6 @@ class Branches:
         layers = self.model.model.language_model.layers
         device: torch.device = next(layers[layer].parameters()).device
         return device
-
-    def _embed(self, input_ids: torch.Tensor, frame_tokens: torch.Tensor | None) -> torch.Tensor:
-        """(rows, tokens) to (rows, tokens, hidden)."""
-        inner = self.model.model
-        is_frame = input_ids == self.model.config.image_token_id
-        inner.check_count(is_frame, 0 if frame_tokens is None else frame_tokens.shape[0] * frame_tokens.shape[1])
-        embeds: torch.Tensor = inner.get_input_embeddings()(input_ids.masked_fill(is_frame, 0))
-        if frame_tokens is None:
-            return embeds
-        return embeds.masked_scatter(is_frame[..., None], frame_tokens.to(embeds.device, embeds.dtype))
 
     def _language_model(self, embeds: torch.Tensor, mask: Any, positions: torch.Tensor) -> torch.Tensor:
         outputs = self.model.model.language_model(

@@ -136,18 +136,25 @@ class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
         """
         if pixel_values is not None and image_features is not None:
             raise ModelError("pixel_values and image_features were both given; give one of them")
-        is_frame = input_ids == self.config.image_token_id  # (batch, sequence)
-        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_frame, 0))
         if pixel_values is None and image_features is None:
-            self.check_count(is_frame, 0)
-            return embeds, None
+            return self.place_frames(input_ids, None), None
         if pixel_values is not None:
             features = self.get_image_features(pixel_values)
         else:
             features = self.multi_modal_projector(image_features)
-        self.check_count(is_frame, features.shape[0] * features.shape[1])
-        features = features.to(embeds.device, embeds.dtype)
-        return embeds.masked_scatter(is_frame[..., None], features), features
+        embeds = self.place_frames(input_ids, features)
+        return embeds, features.to(embeds.device, embeds.dtype)
+
+    def place_frames(self, input_ids: torch.Tensor, frame_tokens: torch.Tensor | None) -> torch.Tensor:
+        """Embeddings (batch, sequence, hidden) with `frame_tokens` (frames, tokens_per_frame, hidden) in the places of
+        the placeholders. Raises ModelError when they are not as many.
+        """
+        is_frame = input_ids == self.config.image_token_id  # (batch, sequence)
+        self.check_count(is_frame, 0 if frame_tokens is None else frame_tokens.shape[0] * frame_tokens.shape[1])
+        embeds: torch.Tensor = self.get_input_embeddings()(input_ids.masked_fill(is_frame, 0))
+        if frame_tokens is None:
+            return embeds
+        return embeds.masked_scatter(is_frame[..., None], frame_tokens.to(embeds.device, embeds.dtype))
 
     def check_count(self, is_frame: torch.Tensor, tokens: int) -> None:
         """Raises ModelError unless `is_frame` (batch, sequence) marks as many positions as there are frame tokens."""

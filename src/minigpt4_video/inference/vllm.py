@@ -1,0 +1,205 @@
+"""The engine for those who outgrow the built-in one: vLLM answers, from prompts that are embeddings.
+
+Our tower, projection and planner make the embeddings of a prompt; vLLM has the language model, with paged attention,
+continuous batching and prefix caching, so that a further question about a video costs its own words there too. vLLM is
+not among this package's dependencies: its pins exclude ours.
+"""
+
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from minigpt4_video.errors import ModelError, UserError
+from minigpt4_video.inference.answer import Answer, Timings
+from minigpt4_video.inference.batching import Opening, Pending, Question, Reply, Request, check_length, opened
+from minigpt4_video.inference.chat import VideoChat
+from minigpt4_video.inference.prompts import Prompt
+from minigpt4_video.inference.store import module_digest
+from minigpt4_video.inference.video import Video
+
+DIGEST = "minigpt4_video_digest.txt"
+"""Beside the weights of a language model: which ones they are."""
+
+
+def write_language_model(model: Any, folder: Path) -> None:
+    """The language model alone, as any program for language models takes it; nothing where it is there already.
+
+    Raises ModelError for a folder that holds something else.
+    """
+    digest = module_digest(model.model.language_model) + module_digest(model.lm_head)
+    if folder.exists():
+        told = folder / DIGEST
+        if not told.is_file() or told.read_text(encoding="ascii") != digest:
+            raise ModelError(f"{folder} does not hold this language model; remove it or name another folder")
+        return
+    with torch.device("meta"):
+        language_model = AutoModelForCausalLM.from_config(model.config.text_config, dtype=model.dtype)
+    inside = language_model.base_model_prefix
+    state = {f"{inside}.{name}": tensor for name, tensor in model.model.language_model.state_dict().items()}
+    state["lm_head.weight"] = model.lm_head.weight
+    language_model.load_state_dict({name: tensor.contiguous() for name, tensor in state.items()}, assign=True)
+    language_model.tie_weights()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        language_model.save_pretrained(aside)
+        (aside / DIGEST).write_text(digest, encoding="ascii")
+        aside.chmod(0o755)
+        aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+@dataclass
+class _Asked:
+    """A question that vLLM is answering."""
+
+    pending: Pending
+    number: int
+    prompt: Prompt
+    frames_took: float
+    begun: float
+    first_word: float = field(default=0.0)
+
+
+class VLLM:
+    """An `Engine`: `together` videos are in vLLM's hands at once, `ahead` more are being decoded.
+
+    `folder` is where the language model is, or is written to; `options` are those of `vllm.LLM`, such as
+    `tensor_parallel_size` and `gpu_memory_utilization`. Raises ModelError where vLLM is not installed.
+    """
+
+    def __init__(
+        self, chat: VideoChat, folder: str | Path, *, together: int = 64, ahead: int = 2, **options: Any
+    ) -> None:
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise ModelError(
+                f"vLLM cannot be used here ({error}); install it in an environment of its own, as "
+                "docs/many-questions.md tells, or take the engine that is built in"
+            ) from error
+        self.chat = chat
+        self.together = together
+        self.ahead = ahead
+        write_language_model(chat.model, Path(folder))
+        self.slots = chat.processor.window + chat.processor.window // 2
+        """Tokens of a prompt with its answer."""
+        given = {
+            "max_model_len": self.slots,
+            "dtype": str(chat.model.dtype).removeprefix("torch."),
+            "skip_tokenizer_init": True,
+            "enable_prompt_embeds": True,
+            "enable_prefix_caching": True,
+            "disable_log_stats": True,
+        }
+        self.llm = LLM(model=str(folder), **(given | options))
+        self._numbers = count()
+
+    def answer(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """A reply to each request, in their order. What is wrong with one request is in its reply."""
+        engine = self.llm.llm_engine
+        order: deque[Pending] = deque()
+        asked: dict[str, _Asked] = {}
+        try:
+            with ThreadPoolExecutor(1, "decode") as decoder:
+                openings: Iterator[Opening] | None = opened(self.chat, requests, decoder, self.ahead)
+                while order or openings is not None:
+                    while openings is not None and len(order) < self.together:
+                        opening = next(openings, None)
+                        if opening is None:
+                            openings = None
+                            break
+                        order.append(pending := Pending(opening.request))
+                        try:
+                            self._ask(pending, opening.video.result(), asked)
+                        except UserError as error:
+                            pending.error = error
+                    for output in engine.step() if engine.has_unfinished_requests() else ():
+                        self._hear(output, asked)
+                    while order and order[0].is_done:
+                        yield order.popleft().reply()
+        finally:
+            if asked:  # whoever asked wants no more
+                engine.abort_request(list(asked))
+
+    def _ask(self, pending: Pending, video: Video, asked: dict[str, _Asked]) -> None:
+        """Hand all questions of a request over. Raises UserError where one of them cannot be asked."""
+        prompts = []
+        for question in pending.request.questions:
+            one = Question(question) if isinstance(question, str) else question
+            settings = self.chat.settings(one.max_new_tokens, one.temperature)
+            prompt = video.question(one.text, one.max_new_tokens)
+            check_length(prompt, settings.max_new_tokens, self.slots)
+            prompts.append((prompt, sampling(settings, one.seed)))
+        placeholder = self.chat.processor.tokenizer.pad_token_id
+        for number, (prompt, params) in enumerate(prompts):
+            begun = perf_counter()
+            frame_tokens = video.frame_tokens(prompt.plan.kept_frames)
+            took = perf_counter() - begun
+            ids = torch.tensor([prompt.ids], device=self.chat.model.device)
+            with torch.inference_mode():
+                embeds = self.chat.model.model.place_frames(ids, frame_tokens)[0].cpu()
+            given = {
+                "prompt_embeds": embeds,
+                # Penalties look at ids; without any they would see what an earlier prompt left in their place.
+                "prompt_token_ids": [placeholder] * len(prompt.ids),
+                "prompt_is_token_ids": [False] * len(prompt.ids),
+            }
+            name = str(next(self._numbers))
+            self.llm.llm_engine.add_request(name, given, params)
+            asked[name] = _Asked(pending, number, prompt, took, perf_counter())
+        video.save()
+
+    def _hear(self, output: Any, asked: dict[str, _Asked]) -> None:
+        one = asked[output.request_id]
+        now = perf_counter() - one.begun
+        one.first_word = one.first_word or now
+        if not output.finished:
+            return
+        del asked[output.request_id]
+        said = output.outputs[0]
+        tokens = list(said.token_ids)
+        certain = [given[token].logprob for token, given in zip(tokens, said.logprobs, strict=True)]
+        text = str(self.chat.processor.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        confidence = sum(certain) / len(certain) if certain else 0.0
+        timings = Timings(one.frames_took, one.first_word, one.frames_took + now)
+        one.pending.answers[one.number] = Answer(text, confidence, one.prompt.plan, timings)
+
+
+def sampling(settings: GenerationConfig, seed: int | None) -> Any:
+    """vLLM's form of how to generate. Raises ModelError for what it does not know."""
+    from vllm import SamplingParams
+
+    if settings.no_repeat_ngram_size:
+        raise ModelError(
+            f"vLLM does not know no_repeat_ngram_size ({settings.no_repeat_ngram_size}), which is stored with these "
+            "weights; take the engine that is built in"
+        )
+    ends = settings.eos_token_id
+    drawn = {}
+    if settings.do_sample:
+        drawn = {
+            name: value for name in ("top_p", "top_k", "min_p") if (value := getattr(settings, name, None)) is not None
+        }
+    return SamplingParams(
+        temperature=settings.temperature if settings.do_sample else 0.0,
+        seed=seed if settings.do_sample else None,
+        max_tokens=settings.max_new_tokens,
+        repetition_penalty=settings.repetition_penalty or 1.0,
+        stop_token_ids=ends if isinstance(ends, list) else [] if ends is None else [ends],
+        logprobs=0,
+        detokenize=False,
+        **drawn,
+    )

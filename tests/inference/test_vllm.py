@@ -1,0 +1,172 @@
+"""vLLM answers as the engine that is built in does. Run by `make test-vllm`, in an environment of its own."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM lives in an environment of its own; `make test-vllm` makes it")
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+
+import torch
+from transformers import AutoTokenizer
+
+import minigpt4_video as mv
+from making import SUBTITLES, write_video
+from minigpt4_video.errors import ModelError, PlanError, UserError
+from minigpt4_video.inference.batching import BuiltIn, Question, Request
+from minigpt4_video.inference.vllm import VLLM
+from minigpt4_video.model import MiniGPT4VideoConfig, MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
+from minigpt4_video.model.chat_templates import CHATML_TEMPLATES, INSTRUCTION_TEMPLATES
+
+KINDS = {"llama": INSTRUCTION_TEMPLATES, "qwen2": CHATML_TEMPLATES}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def folder(request, random_model, tmp_path_factory) -> Path:
+    """A model with heads of a size that vLLM's kernels take."""
+    tokenizer = AutoTokenizer.from_pretrained(random_model)
+    config = MiniGPT4VideoConfig(
+        vision_config=mv.MiniGPT4VideoConfig.from_pretrained(random_model).vision_config,
+        text_config={
+            "model_type": request.param,
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 2048,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+    )
+    made = tmp_path_factory.mktemp(request.param)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = MiniGPT4VideoForConditionalGeneration(config)
+        for parameter in model.parameters():
+            parameter.data = torch.randn_like(parameter) * 0.3
+    model.save_pretrained(made)
+    MiniGPT4VideoProcessor(
+        tokenizer,
+        chat_template=dict(KINDS[request.param]),
+        image_token_id=config.image_token_id,
+        tokens_per_frame=config.tokens_per_frame,
+        image_size=56,
+        frames=4,
+        window=700,
+        answer_reserve=16,
+    ).save_pretrained(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def chat(folder) -> mv.VideoChat:
+    return mv.VideoChat.from_pretrained(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def engine(chat, tmp_path_factory) -> VLLM:
+    return VLLM(chat, tmp_path_factory.mktemp("served") / "language-model", enforce_eager=True)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> list[Path]:
+    made = [write_video(tmp_path_factory.mktemp("videos") / f"{n}.mp4", seconds=1, rate=n + 2) for n in range(3)]
+    made[1].with_suffix(".srt").write_text(SUBTITLES, encoding="utf-8")
+    told = "1\n00:00:00,000 --> 00:00:01,000\n" + "the rain, and then " * 15
+    made[2].with_suffix(".srt").write_text(told, encoding="utf-8")
+    return made
+
+
+QUESTIONS = ["What happens?", Question("Who speaks, and why?", max_new_tokens=5), "视频里发生了什么？", "What?"]
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.5])
+def test_greedy_answers_are_those_of_the_engine_that_is_built_in(chat, engine, videos, monkeypatch, penalty):
+    monkeypatch.setattr(chat.model.generation_config, "repetition_penalty", penalty)
+    requests = [Request(video, QUESTIONS) for video in videos]
+    expected = list(BuiltIn(chat).answer(requests))
+    replies = list(engine.answer(requests))
+
+    assert [reply.request for reply in replies] == requests
+    for reply, other in zip(replies, expected, strict=True):
+        for said, wanted in zip(reply.answers, other.answers, strict=True):
+            assert said.text == wanted.text
+            assert said.confidence == pytest.approx(wanted.confidence, abs=1e-3)
+            assert said.plan == wanted.plan
+
+
+def test_further_questions_about_a_video_do_not_read_it_again(engine, videos, monkeypatch):
+    cached = {}
+    step = engine.llm.llm_engine.step
+
+    def watched():
+        outputs = step()
+        cached.update((output.request_id, output.num_cached_tokens) for output in outputs)
+        return outputs
+
+    monkeypatch.setattr(engine.llm.llm_engine, "step", watched)
+    (reply,) = engine.answer([Request(videos[2], ["Why is that?"])])
+    plan = reply.answers[0].plan
+    cached.clear()
+    list(engine.answer([Request(videos[2], ["Who is there?", "And where?"])]))
+
+    block = engine.llm.llm_engine.vllm_config.cache_config.block_size
+    whole = (plan.frame_tokens + plan.subtitle_tokens) // block * block
+    assert len(cached) == 2 and whole > 0
+    assert all(count >= whole for count in cached.values()), (cached, whole)
+
+
+def test_a_draw_repeats_with_its_seed(engine, videos):
+    asked = [Question("What?", temperature=1.3, seed=seed) for seed in (1, 2, 1)]
+    (reply,) = engine.answer([Request(videos[0], asked)])
+    texts = [answer.text for answer in reply.answers]
+
+    assert texts[0] == texts[2] != texts[1]
+
+
+def test_what_is_wrong_with_one_request_is_in_its_reply(engine, videos, tmp_path):
+    requests = [
+        Request(tmp_path / "none.mp4", ["What?"]),
+        Request(videos[0], [" "]),
+        Request(videos[0], [Question("What?", max_new_tokens=10**5)]),
+        Request(videos[0], []),
+        Request(videos[0], ["What?"]),
+    ]
+    replies = list(engine.answer(requests))
+
+    assert [type(reply.error) for reply in replies] == [mv.MediaError, UserError, PlanError, type(None), type(None)]
+    assert replies[4].answers[0].text
+
+
+def test_what_is_not_wanted_any_more_is_not_answered(engine, videos):
+    def endless():
+        while True:
+            yield Request(videos[0], [Question("What?", max_new_tokens=60)])
+
+    replies = engine.answer(endless())
+    next(replies)
+    replies.close()
+    assert not engine.llm.llm_engine.has_unfinished_requests()
+
+
+def test_another_model_s_folder_is_refused(chat, engine, folder):
+    place = Path(engine.llm.llm_engine.model_config.model)
+    with torch.no_grad():
+        chat.model.lm_head.weight.add_(1.0)
+    try:
+        with pytest.raises(ModelError, match="does not hold this language model"):
+            VLLM(chat, place)
+    finally:
+        with torch.no_grad():
+            chat.model.lm_head.weight.sub_(1.0)
+
+
+def test_settings_that_it_does_not_know_are_refused(chat, engine, videos, monkeypatch):
+    monkeypatch.setattr(chat.model.generation_config, "no_repeat_ngram_size", 3)
+    (reply,) = engine.answer([Request(videos[0], ["What?"])])
+    assert "no_repeat_ngram_size" in str(reply.error)
