@@ -6,7 +6,12 @@ import logging
 import pytest
 import torch
 
-from minigpt4_video.inference.loading import find_device, load_model, memory_needed
+import minigpt4_video as mv
+from minigpt4_video.errors import ModelError
+from minigpt4_video.inference import loading
+from minigpt4_video.inference.batching import BuiltIn, Request
+from minigpt4_video.inference.loading import find_device, find_place, load_model, memory_needed
+from minigpt4_video.inference.store import Store
 from minigpt4_video.model.branches import Branches
 
 GIB = 2**30
@@ -49,3 +54,84 @@ def test_memory_needed_is_what_the_loaded_model_takes(random_model):
 
     assert memory_needed(random_model, None) == weights + Branches(model, 1, window - 1).memory
     assert memory_needed(random_model, "bfloat16") == memory_needed(random_model, "float32") / 2
+
+
+def test_a_model_that_only_all_gpus_together_hold_is_spread_over_them(gpus):
+    gpus(9, 12)
+    assert find_place("auto", 16 * GIB) == "balanced"
+    assert find_place(None, 11 * GIB) == torch.device("cuda", 1)
+    gpus(9, 9)
+    assert find_place("auto", 16 * GIB) == torch.device("cpu")
+
+
+def test_wide_matrices_lie_by_columns_and_hold_what_the_file_holds(random_model):
+    from safetensors.torch import load_file
+
+    model = load_model(random_model, torch.device("cpu"), None)
+    stored = load_file(random_model / "model.safetensors")
+    by_columns = set()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, stored[name])
+        if not parameter.is_contiguous():
+            by_columns.add(".".join(name.split(".")[-2:]))
+
+    assert by_columns == {f"{name}.weight" for name in ("q_proj", "o_proj", "gate_proj", "up_proj")} | {
+        "lm_head.weight"
+    }
+
+
+def test_a_table_that_is_also_the_output_layer_keeps_its_rows(random_model, tmp_path):
+    model = load_model(random_model, torch.device("cpu"), None)
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(tmp_path / "tied")
+
+    tied = load_model(tmp_path / "tied", torch.device("cpu"), None)
+    assert tied.lm_head.weight is tied.get_input_embeddings().weight
+    assert tied.lm_head.weight.is_contiguous()
+
+
+def test_layers_in_4_bit_are_smaller_and_every_path_agrees_on_the_answer(random_model, subtitled, tmp_path):
+    """Its answers are its own, so they are compared with each other; the store must not take them for whole weights'."""
+    pytest.importorskip("bitsandbytes")
+    store = Store(tmp_path / "kept")
+    whole = mv.VideoChat.from_pretrained(random_model, device="cpu", store=store)
+    chat = mv.VideoChat.from_pretrained(random_model, device="cpu", store=store, quantize="4bit")
+    questions = ["What happens?", "Who speaks?"]
+    exact = [answer.confidence for answer in whole.open(subtitled).ask_many(questions)]
+    video = chat.open(subtitled)
+    alone = [video.ask(question) for question in questions]
+    (reply,) = BuiltIn(chat).answer([Request(subtitled, questions)])
+    again = mv.VideoChat.from_pretrained(random_model, device="cpu", store=store, quantize="4bit").open(subtitled)
+
+    for answers in (video.ask_many(questions), reply.answers, again.ask_many(questions)):
+        assert [answer.text for answer in answers] == [answer.text for answer in alone]
+        assert [answer.confidence for answer in answers] == pytest.approx([one.confidence for one in alone], abs=1e-4)
+    assert all(abs(one.confidence - other) > 1e-3 for one, other in zip(alone, exact, strict=True))
+    layers = chat.model.model.language_model.layers
+    linear = [parameter for name, parameter in layers.named_parameters() if "proj" in name]
+    assert all(parameter.dtype == torch.uint8 for parameter in linear)
+    assert chat.model.lm_head.weight.dtype == chat.model.model.vision_tower.dtype == torch.float32
+
+
+def test_memory_needed_counts_fewer_bits_for_the_layers_alone(random_model):
+    model = load_model(random_model, torch.device("cpu"), None)
+    layers = sum(parameter.numel() for parameter in model.model.language_model.layers.parameters())
+
+    assert memory_needed(random_model, None) - memory_needed(random_model, None, "8bit") == 3 * layers
+    assert memory_needed(random_model, "bfloat16") - memory_needed(random_model, "bfloat16", "4bit") == 1.5 * layers
+
+
+@pytest.mark.parametrize(
+    ("missing", "asked", "said"),
+    [
+        ("bitsandbytes", "4bit", r"4bit weights need bitsandbytes; pip install"),
+        ("accelerate", "8bit", r"8bit weights need accelerate; pip install"),
+        (None, "8bit", "slower than whole ones on the processor; take 4bit, or a GPU"),
+        (None, "2bit", "choose 8bit, 4bit"),
+    ],
+)
+def test_fewer_bits_that_cannot_be_had_are_refused_in_a_sentence(random_model, monkeypatch, missing, asked, said):
+    monkeypatch.setattr(loading, "find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(ModelError, match=said):
+        load_model(random_model, torch.device("cpu"), None, asked)

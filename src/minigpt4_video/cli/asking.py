@@ -37,6 +37,7 @@ def ask(
     report: ReportFile = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = None,
@@ -51,7 +52,7 @@ def ask(
     if not question.strip():
         raise UserError("the question is empty; write what you want to know, in quotation marks")
     taken = _Taken(video, subtitles, subtitle_language, encoding, speech, save_subtitles, frames)
-    _answer(taken, question, model, device, dtype, json, report, max_new_tokens, temperature, seed)
+    _answer(taken, question, _Loaded(model, device, dtype, quantize), json, report, max_new_tokens, temperature, seed)
 
 
 def caption(
@@ -69,6 +70,7 @@ def caption(
     report: ReportFile = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = None,
@@ -83,7 +85,7 @@ def caption(
 
     request = CAPTION_STYLE[language][style]
     taken = _Taken(video, subtitles, subtitle_language, encoding, speech, save_subtitles, frames)
-    _answer(taken, request, model, device, dtype, json, report, max_new_tokens, temperature, seed)
+    _answer(taken, request, _Loaded(model, device, dtype, quantize), json, report, max_new_tokens, temperature, seed)
 
 
 def chat(
@@ -97,6 +99,7 @@ def chat(
     frames: options.Frames = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = None,
@@ -109,7 +112,7 @@ def chat(
     minigpt4-video chat clip.mp4
     """
     taken = _Taken(video, subtitles, subtitle_language, encoding, speech, save_subtitles, frames)
-    with _opened(taken, model, device, dtype) as opened:
+    with _opened(taken, _Loaded(model, device, dtype, quantize)) as opened:
         _introduce(opened)
         conversation = opened.chat()
         while line := _next_line():
@@ -146,8 +149,17 @@ class _Taken(NamedTuple):
     frames: int | None
 
 
+class _Loaded(NamedTuple):
+    """A model and how to load it."""
+
+    model: str
+    device: str
+    dtype: str
+    quantize: Literal["8bit", "4bit"] | None
+
+
 @contextmanager
-def _opened(taken: _Taken, model: str, device: str, dtype: str) -> "Iterator[Video]":
+def _opened(taken: _Taken, loaded: _Loaded) -> "Iterator[Video]":
     from minigpt4_video.media import probe
 
     check_savable(taken.save_subtitles)
@@ -157,7 +169,9 @@ def _opened(taken: _Taken, model: str, device: str, dtype: str) -> "Iterator[Vid
         from minigpt4_video.inference import VideoChat
         from minigpt4_video.inference.store import find_store
 
-        chat = VideoChat.from_pretrained(model, device=device, dtype=dtype, store=find_store())
+        chat = VideoChat.from_pretrained(
+            loaded.model, loaded.device, loaded.dtype, store=find_store(), quantize=loaded.quantize
+        )
         video = chat.open(
             file,
             subtitles=taken.subtitles,
@@ -178,9 +192,7 @@ def _introduce(video: "Video") -> None:
 def _answer(
     taken: _Taken,
     question: str,
-    model: str,
-    device: str,
-    dtype: str,
+    loaded: _Loaded,
     json: bool,
     report: Path | None,
     max_new_tokens: int | None,
@@ -191,7 +203,7 @@ def _answer(
         from minigpt4_video.inference.writing import check_writable
 
         check_writable(report)
-    with _opened(taken, model, device, dtype) as video:
+    with _opened(taken, loaded) as video:
         plan = video.plan(question, max_new_tokens=max_new_tokens)
         _introduce(video)
         for sentence in plan.left_out:
@@ -206,7 +218,7 @@ def _answer(
         answer = stream.answer
         if json:
             say_json(
-                {"video": taken.source, "question": question, "model": model, "subtitles": video.footage.said_in}
+                {"video": taken.source, "question": question, "model": loaded.model, "subtitles": video.footage.said_in}
                 | answer.as_json()
             )
         else:

@@ -17,9 +17,17 @@ Model = Annotated[
         "--model", "-m", envvar="MINIGPT4_VIDEO_MODEL", help="A model folder, or tiny: the one inside this package."
     ),
 ]
-Device = Annotated[str, Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")]
+Device = Annotated[
+    str, Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU, or several, where that holds the model.")
+]
 Dtype = Annotated[
     Literal["auto", "float32", "float16", "bfloat16"], Option(help="Number format of the weights; auto: as stored.")
+]
+Quantize = Annotated[
+    Literal["8bit", "4bit"] | None,
+    Option(
+        help="Hold the language model in 8 or 4 bit numbers: less memory, slightly other answers.", show_default=False
+    ),
 ]
 Seed = Annotated[int | None, Option(help="Makes the draws of a temperature repeatable.", show_default=False)]
 MaxNewTokens = Annotated[

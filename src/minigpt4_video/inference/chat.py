@@ -16,7 +16,14 @@ import minigpt4_video.model
 from minigpt4_video.errors import UserError
 from minigpt4_video.inference.answer import Answer
 from minigpt4_video.inference.footage import take_footage
-from minigpt4_video.inference.loading import find_device, find_model, load_model, load_processor, memory_needed
+from minigpt4_video.inference.loading import (
+    Quantized,
+    find_model,
+    find_place,
+    load_model,
+    load_processor,
+    memory_needed,
+)
 from minigpt4_video.inference.store import Store, Weights, source_digest, stored_clip
 from minigpt4_video.inference.transcripts import stored_words
 from minigpt4_video.inference.video import Video
@@ -66,15 +73,18 @@ class VideoChat:
         device: str | None = None,
         dtype: str | None = None,
         store: Store | None = None,
+        quantize: Quantized | None = None,
     ) -> "VideoChat":
-        """`model` is "tiny" or a folder; `device` None is a GPU that holds it, else the CPU; `dtype` None is as stored.
+        """`model` is "tiny" or a folder; `device` None is a GPU that holds it, or all that hold it together, else the
+        CPU; `dtype` None is as stored; `quantize` "8bit" or "4bit" takes less memory and answers a little differently.
 
         With a `store`, videos that another process has opened are warm. Raises ModelError for anything that cannot be
         loaded.
         """
         folder = find_model(model)
-        where = find_device(device, memory_needed(folder, dtype))
-        return cls(load_model(folder, where, dtype), load_processor(folder), str(model), folder=folder, store=store)
+        where = find_place(device, memory_needed(folder, dtype, quantize))
+        loaded = load_model(folder, where, dtype, quantize)
+        return cls(loaded, load_processor(folder), str(model), folder=folder, store=store)
 
     def open(
         self,
@@ -164,7 +174,9 @@ class VideoChat:
         code = source_digest(Path(minigpt4_video.model.__file__).parent)
         attention = self.model.config.text_config._attn_implementation
         pixels = [self.processor.image_size, self.processor.image_mean, self.processor.image_std]
-        computed = [str(self.model.dtype), self.model.device.type, attention, FRAMES_AT_ONCE]
+        quantized = getattr(self.model.config, "quantization_config", None)
+        bits = quantized and quantized.to_diff_dict()
+        computed = [str(self.model.dtype), self.model.device.type, attention, FRAMES_AT_ONCE, str(bits)]
         versions = [code, torch.__version__, transformers.__version__]
         return [self._weights.digest(self.store), versions, computed, pixels]
 

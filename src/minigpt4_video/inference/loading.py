@@ -2,12 +2,13 @@
 
 import json
 import logging
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 import minigpt4_video.model  # noqa: F401  (registers the classes with transformers)
 from minigpt4_video.errors import ModelError
@@ -16,6 +17,13 @@ from minigpt4_video.model.presets import BYTES, PRESETS, Sizes
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
+
+Quantized = Literal["8bit", "4bit"]
+BITS: dict[str, int] = {"8bit": 8, "4bit": 4}
+WHOLE = ["vision_tower", "multi_modal_projector", "lm_head"]
+"""Parts whose weights are never quantized: the language model's layers are nearly all there is."""
+SEVERAL = "balanced"
+"""In the place of a device: the layers of the language model spread over all GPUs."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -43,6 +51,20 @@ def find_model(name: str | Path) -> Path:
     return folder
 
 
+def find_place(name: str | None, needed: int) -> torch.device | Literal["balanced"]:
+    """As `find_device`, but several GPUs where none holds `needed` bytes and all together have a fifth more."""
+    if name in (None, "auto") and torch.cuda.is_available():
+        free = _free_memory()
+        if max(free) < needed and sum(free) >= 1.2 * needed:
+            return SEVERAL
+    return find_device(name, needed)
+
+
+def _free_memory() -> list[int]:
+    """Bytes of each GPU."""
+    return [torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())]
+
+
 def find_device(name: str | None, needed: int = 0) -> torch.device:
     """None and "auto" mean the GPU with the most free memory, if that is at least the `needed` bytes, else the CPU.
 
@@ -51,13 +73,13 @@ def find_device(name: str | None, needed: int = 0) -> torch.device:
     if name in (None, "auto"):
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        free = [torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())]
+        free = _free_memory()
         most = max(range(len(free)), key=lambda number: free[number])
         if free[most] >= needed:
             return torch.device("cuda", most)
         logger.warning(
             "the model needs %.1f GiB and no GPU has more than %.1f GiB free, so the processor is used, which is "
-            "slower; a --dtype of 16 bit takes half of float32, and --device takes a GPU all the same",
+            "slower; a --dtype of 16 bit takes half of float32, --quantize less, and --device takes a GPU all the same",
             needed / GIB,
             free[most] / GIB,
         )
@@ -71,7 +93,7 @@ def find_device(name: str | None, needed: int = 0) -> torch.device:
     return device
 
 
-def memory_needed(folder: Path, dtype: str | None) -> int:
+def memory_needed(folder: Path, dtype: str | None, quantize: Quantized | None = None) -> int:
     """Bytes for the weights of a model folder and the keys and values of one full context.
 
     0 where the folder does not say it; what is wrong with it comes out when it is loaded.
@@ -82,7 +104,9 @@ def memory_needed(folder: Path, dtype: str | None) -> int:
         sizes = Sizes(config["vision_config"], config["text_config"], config.get("merge_size", 4))
         numbers = sizes.parameters + int(asked["window"]) * sizes.cache_per_token
         stored = config.get("dtype") or config.get("torch_dtype") or "float32"
-        return numbers * BYTES.get(stored if dtype is None or dtype == "auto" else dtype, 4)
+        each = BYTES.get(stored if dtype is None or dtype == "auto" else dtype, 4)
+        saved = sizes.layers * (each - BITS[quantize] / 8) if quantize else 0
+        return int(numbers * each - saved)
     except (OSError, ValueError, KeyError, TypeError):
         return 0
 
@@ -95,24 +119,55 @@ def load_processor(folder: Path) -> Any:
         raise ModelError(f"{folder} has no usable processor: {_line(error)}") from error
 
 
-def load_model(folder: Path, device: torch.device, dtype: str | None) -> Any:
+def load_model(
+    folder: Path,
+    device: torch.device | Literal["balanced"],
+    dtype: str | None,
+    quantize: Quantized | None = None,
+) -> Any:
     """The model in evaluation mode; `dtype` None and "auto" mean the one it was saved in.
 
-    Raises ModelError where weights are missing: transformers would put random ones in their place.
+    With `quantize` the layers of the language model hold 8 or 4 bit numbers. Raises ModelError where weights are
+    missing: transformers would put random ones in their place.
     """
     if dtype not in (None, "auto", *DTYPES):
         raise ModelError(f'there is no dtype "{dtype}"; choose auto, {", ".join(DTYPES)}')
     wanted = "auto" if dtype in (None, "auto") else DTYPES[dtype]
+    options: dict[str, Any] = {}
+    if quantize is not None:
+        options = {"quantization_config": _quantization(quantize, device), "device_map": {"": device}}
+    if device == SEVERAL:
+        options["device_map"] = SEVERAL
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype=wanted, output_loading_info=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=wanted, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"the weights in {folder} cannot be loaded: {_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{folder} lacks {len(missing)} weights, such as {missing[0]}; it is incomplete")
-    model = model.to(device).eval()
-    if device.type == "cpu":
+    if not options:
+        model = model.to(device)
+    if model.device.type == "cpu" and quantize is None:
         _lay_out_by_columns(model)
-    return model
+    return model.eval()
+
+
+def _quantization(quantize: Quantized, device: torch.device | Literal["balanced"]) -> BitsAndBytesConfig:
+    if quantize not in BITS:
+        raise ModelError(f'weights cannot be quantized to "{quantize}"; choose {", ".join(BITS)}')
+    if missing := [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]:
+        raise ModelError(f'{quantize} weights need {missing[0]}; pip install "minigpt4-video[quantize]"')
+    on_processor = device != SEVERAL and torch.device(device).type == "cpu"
+    if quantize == "8bit" and on_processor:
+        raise ModelError("8bit weights are slower than whole ones on the processor; take 4bit, or a GPU")
+    return BitsAndBytesConfig(
+        load_in_8bit=quantize == "8bit",
+        load_in_4bit=quantize == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.float32 if on_processor else torch.bfloat16,
+        llm_int8_skip_modules=WHOLE,
+    )
 
 
 def _lay_out_by_columns(model: Any) -> None:

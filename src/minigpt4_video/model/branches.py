@@ -144,6 +144,8 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         rows, slots = self.cursor.rows, self.cursor.slots
+        if isinstance(slots, torch.Tensor):
+            slots = slots.to(key_states.device)  # where layers are spread over devices
         seen = []
         for held, states in ((self.keys, key_states), (self.values, value_states)):
             part = held[rows]

@@ -86,7 +86,14 @@ class Sizes:
 
     @property
     def text(self) -> int:
-        """Embeddings, the output layer where it is not tied to them, and layers of the Llama form."""
+        """Embeddings, the output layer where it is not tied to them, the layers and a norm."""
+        config = self.text_config
+        tables = 1 if config.get("tie_word_embeddings") else 2
+        return int((tables * config["vocab_size"] + 1) * config["hidden_size"]) + self.layers
+
+    @property
+    def layers(self) -> int:
+        """Of the language model, in the Llama form."""
         config = self.text_config
         width, heads = config["hidden_size"], config["num_attention_heads"]
         queries = heads * self._head
@@ -96,8 +103,7 @@ class Sizes:
         if config["model_type"] == "qwen3":
             attention += 2 * self._head  # norms of queries and keys
         layer = attention + 3 * width * config["intermediate_size"] + 2 * width
-        tables = 1 if config.get("tie_word_embeddings") else 2
-        return int(tables * config["vocab_size"] * width + config["num_hidden_layers"] * layer + width)
+        return int(config["num_hidden_layers"] * layer)
 
     @property
     def _patches(self) -> int:
