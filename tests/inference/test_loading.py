@@ -6,12 +6,9 @@ import logging
 import pytest
 import torch
 
-import minigpt4_video as mv
 from minigpt4_video.errors import ModelError
 from minigpt4_video.inference import loading
-from minigpt4_video.inference.batching import BuiltIn, Request
 from minigpt4_video.inference.loading import find_device, find_place, load_model, memory_needed
-from minigpt4_video.inference.store import Store
 from minigpt4_video.model.branches import Branches
 
 GIB = 2**30
@@ -91,27 +88,19 @@ def test_a_table_that_is_also_the_output_layer_keeps_its_rows(random_model, tmp_
     assert tied.lm_head.weight.is_contiguous()
 
 
-def test_layers_in_4_bit_are_smaller_and_every_path_agrees_on_the_answer(random_model, subtitled, tmp_path):
-    """Its answers are its own, so they are compared with each other; the store must not take them for whole weights'."""
+@pytest.mark.parametrize("asked", ["8bit", "4bit"])
+def test_only_the_layers_of_the_language_model_take_fewer_bits(random_model, asked):
+    """By the rule that transformers itself applies when it loads."""
     pytest.importorskip("bitsandbytes")
-    store = Store(tmp_path / "kept")
-    whole = mv.VideoChat.from_pretrained(random_model, device="cpu", store=store)
-    chat = mv.VideoChat.from_pretrained(random_model, device="cpu", store=store, quantize="4bit")
-    questions = ["What happens?", "Who speaks?"]
-    exact = [answer.confidence for answer in whole.open(subtitled).ask_many(questions)]
-    video = chat.open(subtitled)
-    alone = [video.ask(question) for question in questions]
-    (reply,) = BuiltIn(chat).answer([Request(subtitled, questions)])
-    again = mv.VideoChat.from_pretrained(random_model, device="cpu", store=store, quantize="4bit").open(subtitled)
+    from transformers.quantizers.quantizers_utils import should_convert_module
 
-    for answers in (video.ask_many(questions), reply.answers, again.ask_many(questions)):
-        assert [answer.text for answer in answers] == [answer.text for answer in alone]
-        assert [answer.confidence for answer in answers] == pytest.approx([one.confidence for one in alone], abs=1e-4)
-    assert all(abs(one.confidence - other) > 1e-3 for one, other in zip(alone, exact, strict=True))
-    layers = chat.model.model.language_model.layers
-    linear = [parameter for name, parameter in layers.named_parameters() if "proj" in name]
-    assert all(parameter.dtype == torch.uint8 for parameter in linear)
-    assert chat.model.lm_head.weight.dtype == chat.model.model.vision_tower.dtype == torch.float32
+    settings = loading._quantization(asked, "balanced")
+    assert (settings.load_in_8bit, settings.load_in_4bit) == (asked == "8bit", asked == "4bit")
+    model = load_model(random_model, torch.device("cpu"), None)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            fewer = should_convert_module(name, settings.llm_int8_skip_modules)
+            assert fewer == name.startswith("model.language_model.layers."), name
 
 
 def test_memory_needed_counts_fewer_bits_for_the_layers_alone(random_model):
@@ -127,11 +116,16 @@ def test_memory_needed_counts_fewer_bits_for_the_layers_alone(random_model):
     [
         ("bitsandbytes", "4bit", r"4bit weights need bitsandbytes; pip install"),
         ("accelerate", "8bit", r"8bit weights need accelerate; pip install"),
-        (None, "8bit", "slower than whole ones on the processor; take 4bit, or a GPU"),
         (None, "2bit", "choose 8bit, 4bit"),
     ],
 )
 def test_fewer_bits_that_cannot_be_had_are_refused_in_a_sentence(random_model, monkeypatch, missing, asked, said):
     monkeypatch.setattr(loading, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(ModelError, match=said):
+        load_model(random_model, "balanced", None, asked)
+
+
+@pytest.mark.parametrize("asked", ["8bit", "4bit"])
+def test_fewer_bits_on_the_processor_are_refused_in_a_sentence(random_model, asked):
+    with pytest.raises(ModelError, match="for a GPU; leave the weights whole"):
         load_model(random_model, torch.device("cpu"), None, asked)

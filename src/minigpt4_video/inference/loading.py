@@ -20,7 +20,7 @@ GIB = 2**30
 
 Quantized = Literal["8bit", "4bit"]
 BITS: dict[str, int] = {"8bit": 8, "4bit": 4}
-WHOLE = ["vision_tower", "multi_modal_projector", "lm_head"]
+WHOLE = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 """Parts whose weights are never quantized: the language model's layers are nearly all there is."""
 SEVERAL = "balanced"
 """In the place of a device: the layers of the language model spread over all GPUs."""
@@ -148,7 +148,7 @@ def load_model(
         raise ModelError(f"{folder} lacks {len(missing)} weights, such as {missing[0]}; it is incomplete")
     if not options:
         model = model.to(device)
-    if model.device.type == "cpu" and quantize is None:
+    if model.device.type == "cpu":
         _lay_out_by_columns(model)
     return model.eval()
 
@@ -156,16 +156,16 @@ def load_model(
 def _quantization(quantize: Quantized, device: torch.device | Literal["balanced"]) -> BitsAndBytesConfig:
     if quantize not in BITS:
         raise ModelError(f'weights cannot be quantized to "{quantize}"; choose {", ".join(BITS)}')
+    # On the processor 8 bits are slower than whole weights, and with 4 an answer depends on the answers beside it.
+    if device != SEVERAL and torch.device(device).type == "cpu":
+        raise ModelError(f"{quantize} weights are for a GPU; leave the weights whole, or name a GPU as the device")
     if missing := [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]:
         raise ModelError(f'{quantize} weights need {missing[0]}; pip install "minigpt4-video[quantize]"')
-    on_processor = device != SEVERAL and torch.device(device).type == "cpu"
-    if quantize == "8bit" and on_processor:
-        raise ModelError("8bit weights are slower than whole ones on the processor; take 4bit, or a GPU")
     return BitsAndBytesConfig(
         load_in_8bit=quantize == "8bit",
         load_in_4bit=quantize == "4bit",
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=torch.float32 if on_processor else torch.bfloat16,
+        bnb_4bit_compute_dtype=torch.bfloat16,
         llm_int8_skip_modules=WHOLE,
     )
 
