@@ -1,6 +1,7 @@
 """The documents' commands are run, their links are followed, and what they leave unrun is at least valid usage."""
 
 import io
+import json
 import os
 import re
 import shlex
@@ -124,3 +125,20 @@ def test_both_readmes_show_the_same_verbs():
         for readme in ("README.md", "README.zh-CN.md")
     ]
     assert verbs[0] == verbs[1]
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_nine_figures_of_inference_are_those_that_are_kept(readme):
+    rows = json.loads((ROOT / "benchmarks" / "results" / "inference.json").read_text(encoding="utf-8"))["rows"]
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    table = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    first = next(at for at, cells in enumerate(table) if cells[1].strip() in ("measured", "实测"))
+    told = table[first + 1 : first + 10]
+
+    assert len(rows) == 9
+    for (name, measured, target), row in zip(told, rows, strict=True):
+        number, percent = re.search(r"([\d.]+)( %)?", measured).groups()
+        digits = len(number.partition(".")[2])
+        assert float(number) == round(row["value"] * (100 if percent else 1), digits), name
+        assert float(re.search(r"[\d.]+", target)[0]) == row["target"] * (100 if percent else 1), name
+        assert any(word in target for word in ("missed", "未达到")) != row["met"], name
