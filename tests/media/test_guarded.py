@@ -21,6 +21,7 @@ from minigpt4_video.media import (
     read_clip_guarded,
     read_subtitles_guarded,
 )
+from minigpt4_video.media import guarded as guarded_module
 from numbered import write_video
 
 
@@ -44,6 +45,11 @@ def test_a_child_reads_what_the_parent_would(video: Path) -> None:
     assert (scaled.frames == read_clip(video, 5, size=(24, 32), scaler="decoder").frames).all()
     assert probe_guarded(video) == probe(video)
     assert read_subtitles_guarded(video) == [Cue(0.5, 1.0, "hello")]
+
+
+def test_as_much_is_returned_as_was_asked_for(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded_module, "LONGEST_LINE", 1000)
+    assert len(read_clip_guarded(video, 5, size=(240, 320)).frames) == 5
 
 
 def test_what_the_file_has_wrong_is_told_in_the_same_words(video: Path, caplog: pytest.LogCaptureFixture) -> None:

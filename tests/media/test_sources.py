@@ -11,8 +11,11 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import SplitResult
 
 import pytest
 from PIL import Image
@@ -159,6 +162,43 @@ def test_a_redirect_to_an_address_that_is_not_public_is_refused_though_every_hos
     with pytest.raises(MediaError, match="has no public address"), source_file(target, rules):
         pass
     assert not any(path.startswith("/clip") for path in site.asked)
+
+
+@pytest.mark.parametrize(
+    ("target", "follows"),
+    [
+        ("/b", True),
+        ("//videos.test/b", True),
+        ("https://videos.test/b", True),
+        ("http://videos.test/b", False),
+        ("ftp://videos.test/b", False),
+    ],
+)
+def test_an_encrypted_address_leads_to_encrypted_ones_only(
+    target: str, follows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected: list[str] = []
+
+    class Redirecting:
+        status = 302
+        headers: ClassVar = {"Location": target}
+
+        def request(self, *_: object, **__: object) -> None:
+            pass
+
+        def getresponse(self) -> "Redirecting":
+            return self
+
+    @contextmanager
+    def connect(parts: SplitResult, *_: object) -> Iterator[Redirecting]:
+        connected.append(parts.geturl())
+        yield Redirecting()
+
+    monkeypatch.setattr(remote_module, "_connected", connect)
+    says = "redirects more than 5 times" if follows else "redirects to an address without encryption"
+    with pytest.raises(MediaError, match=says), source_file("https://videos.test/a", SourceRules(hosts=None)):
+        pass
+    assert connected == ["https://videos.test/a", *["https://videos.test/b"] * 5 * follows]
 
 
 @pytest.mark.parametrize(

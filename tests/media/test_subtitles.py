@@ -468,6 +468,8 @@ def test_a_number_without_a_blank_line_before_it_is_no_word(tmp_path: Path) -> N
         ("euc_jp", "今日は公園を散歩します"),
         ("iso2022_jp", "今日は公園を散歩します"),
         ("cp949", "똠방각하 펲시콜라"),
+        # all letters that western texts have too, but side by side
+        *(("cp1251", "мама мыла"), ("koi8-r", "где ты"), ("cp1253", "τι κάνεις"), ("cp1255", "שלום"), ("cp874", "ไม่")),
         *((f"utf-16-{end}", words) for end in ("le", "be") for words in ("Hello", "Привет", "你好", "こんにちは")),
     ],
 )

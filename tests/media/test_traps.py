@@ -13,7 +13,7 @@ from minigpt4_video.media import MediaError, probe, read_clip, read_frames
 from minigpt4_video.media.pictures import Form, upright
 from minigpt4_video.media.probing import probe_beginning, rate_of
 from minigpt4_video.media.selection import Unreliable, read_selected
-from numbered import HEIGHT, WIDTH, numbered, numbers_of, write_video
+from numbered import HEIGHT, WIDTH, number_of, numbered, numbers_of, write_video
 
 TENTHS = [0.02, 0.5, 0.98]
 
@@ -204,6 +204,28 @@ def test_frames_without_pictures_of_their_own_repeat_the_one_before(tmp_path: Pa
     assert numbers_of(read_frames(path, [0.1, 0.5, 0.7]).frames) == [2, 12, 14]
 
 
+def test_a_packet_without_a_picture_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As Theora's: a picture that is the one before, in no bytes at all, which decoders refuse."""
+    path = tmp_path / "drops.nut"
+    whole = write_video(tmp_path / "whole.nut", range(20), codec="mpeg4", g="1", bf="0")
+    with av.open(whole) as source, av.open(path, "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.dts is None:
+                continue
+            copy = packet
+            if number % 5 == 2:
+                copy = av.Packet(0)
+                copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.stream = stream
+            target.mux(copy)
+    with av.open(path) as container:
+        assert [packet.size for packet in container.demux(video=0) if packet.dts is not None].count(0) == 4
+    frames = read_frames(path, [number / 25 for number in range(20)]).frames
+    assert numbers_of(frames) == [number for number in range(20) if number % 5 != 2]
+    assert not caplog.text
+
+
 def test_times_that_begin_late_or_before_zero_count_from_the_first_frame(tmp_path: Path) -> None:
     late = write_video(tmp_path / "late.ts", range(90_000, 90_025), codec="libx264", g="12")
     early = write_video(tmp_path / "early.mkv", range(-5, 20), codec="libx264", g="12", bf="0")
@@ -287,6 +309,21 @@ def test_packets_of_two_pictures_are_left_to_decoding_in_order(tmp_path: Path) -
             target.mux(packed)
     with pytest.raises(Unreliable, match="two pictures in one packet"):
         read_selected(path, [0.5], Form(), probe_beginning(path)[1])
+
+
+@pytest.mark.parametrize("left", range(50, 58))
+def test_what_a_player_ends_before_is_neither_shown_nor_counted(tmp_path: Path, left: int) -> None:
+    """Frames behind the end of an edit that others before it refer to are decoded, and not shown."""
+    path = write_video(tmp_path / "clip.mp4", range(100), bf="3", g="250", sc_threshold="0")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"elst") + 12
+    assert int.from_bytes(content[place : place + 4]) == 4000  # milliseconds
+    content[place : place + 4] = (left * 40).to_bytes(4)
+    path.write_bytes(content)
+    assert probe(path).duration == pytest.approx(left / 25, abs=0.001)
+    found, end, _ = read_selected(path, [1.0, 99.0], Form(), probe_beginning(path)[1])
+    assert [number_of(picture) for _, picture in found] == [25, left - 1] and end == pytest.approx(left / 25)
+    assert numbers_of(read_frames(path, [1.0, 99.0]).frames) == [25, left - 1]
 
 
 def test_a_video_that_begins_before_zero_is_seen_to_its_end(tmp_path: Path) -> None:

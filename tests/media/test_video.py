@@ -213,6 +213,23 @@ def test_a_truncated_file_is_used_as_far_as_it_goes_with_a_warning(
     assert "cut.mkv ends after" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("there", "said", "is_cut"),
+    [(5, 5.9, False), (5, 6.3, True), (60, 62.9, False), (60, 63.4, True)],
+)
+def test_an_end_is_missed_where_more_than_a_second_and_a_twentieth_is_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, there: int, said: float, is_cut: bool
+) -> None:
+    path = write_video(tmp_path / "clip.mkv", range(there), Fraction(1, 1))
+    content = bytearray(path.read_bytes().replace(b"DURATION", b"XURATION"))
+    place = content.index(b"\x44\x89\x88") + 3  # the duration, in milliseconds
+    content[place : place + 8] = struct.pack(">d", said * 1000)
+    path.write_bytes(content)
+    clip = read_clip(path, 10)
+    assert clip.duration == pytest.approx(there if is_cut else said)
+    assert ("clip.mkv ends after" in caplog.text) == is_cut
+
+
 def test_a_damaged_piece_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_video(tmp_path / "whole.ts", range(100), g="10", codec="mpeg2video")
     data = bytearray(path.read_bytes())

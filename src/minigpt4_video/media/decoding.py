@@ -61,7 +61,7 @@ class Decoder:
     def frames(self) -> Iterator[av.VideoFrame]:
         for packet in self._packets():
             is_end = packet.dts is None and packet.pts is None
-            if packet.size or is_end:  # an empty packet repeats a picture, but decoding it would end the stream
+            if packet.size or is_end:  # an empty packet repeats a picture, which decoders refuse to do
                 yield from self._decode(packet)
         yield from self._decode(None)
 
