@@ -1,14 +1,273 @@
 """Files to training: a data set as people have it, videos decoded, questions packed, a folder that answers."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from minigpt4_video.data.formats import read
+from minigpt4_video.data.mixture import Mixture, Part
+from minigpt4_video.data.reading import shown
+from minigpt4_video.data.sample import Record
+from minigpt4_video.errors import DataError, RecipeError
 from minigpt4_video.inference.chat import VideoChat
+from minigpt4_video.inference.store import Store
+from minigpt4_video.messages import text_of
+from minigpt4_video.model import MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
+from minigpt4_video.model.processing import IGNORED
+from minigpt4_video.training import kept
+from minigpt4_video.training.files import Files, FilesCollator, Group, gather, held_out
+from minigpt4_video.training.kept import Keep
+from minigpt4_video.training.loop import Sight, packed_loss
 from minigpt4_video.training.train import train
+
+from making import write_video
+
+WIDTH = 256
+
+
+@pytest.fixture
+def processor(random_model: Path) -> MiniGPT4VideoProcessor:
+    return MiniGPT4VideoProcessor.from_pretrained(random_model)
+
+
+@pytest.fixture
+def model(random_model: Path) -> MiniGPT4VideoForConditionalGeneration:
+    return MiniGPT4VideoForConditionalGeneration.from_pretrained(random_model).eval()
+
+
+def groups(instruct: Path) -> list[Group]:
+    found, flaws = gather(read("videoinstruct-100k", instruct, media=instruct.parent / "videos"))
+    assert not flaws
+    return found
+
+
+def files(
+    held: Sequence[Group], processor: Any, store: Store | None = None, keep: Keep = "nothing", width: int = WIDTH
+) -> Files:
+    return Files(
+        [held], None, processor, frames=4, width=width, count=len(held), store=store, keep=keep, tower="tower"
+    )
+
+
+def one_by_one(model: Any, processor: Any, records: Sequence[Record]) -> tuple[torch.Tensor, int]:
+    """Summed loss of every answer of every record, each turn as a prompt of its own, by the ordinary way; and of how
+    many tokens."""
+    total, learned = torch.zeros(()), 0
+    for record in records:
+        messages = shown(record.messages, 4, processor.image_size)
+        for turn, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            prepared = processor.prepare(messages[:turn])
+            inputs = processor(
+                text=prepared.text, images=[list(prepared.frames)], answers=text_of(message), return_tensors="pt"
+            )
+            tokens = int((inputs["labels"] != IGNORED).sum())
+            total, learned = total + model(**inputs).loss * tokens, learned + tokens
+    return total, learned
+
+
+def assert_same_training(model: Any, processor: Any, batch: dict[str, Any], records: Sequence[Record]) -> None:
+    model.zero_grad()
+    inputs = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    together = packed_loss(model, inputs | Sight(processor).of(model, batch))["loss"]
+    together.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    total, learned = one_by_one(model, processor, records)
+    assert learned == int((batch["labels"] != IGNORED).sum())
+    (total / learned).backward()
+    torch.testing.assert_close(together, total / learned, rtol=1e-5, atol=0)
+    compared = [name for name in gradients if "vision_tower" not in name]
+    assert any("multi_modal_projector" in name for name in compared)
+    for name in compared:
+        other = dict(model.named_parameters())[name].grad
+        difference, size = (gradients[name] - other).norm(), other.norm()
+        assert difference <= 1e-5 * size + 1e-12, (name, float(difference / size))
+
+
+def test_videos_with_all_their_questions_train_as_each_question_alone(instruct: Path, processor: Any, model: Any):
+    held = groups(instruct)
+    batch = FilesCollator(processor, WIDTH)([files(held, processor)[number] for number in range(len(held))])
+
+    assert [len(group.records) for group in held] == [3, 3, 3, 3, 3, 1]
+    assert batch["input_ids"].shape[1] == (batch["film"] * 0 + (batch["branch"] >= 0)).sum(1).max()  # no padding
+    model.model.vision_tower.requires_grad_(False)
+    assert_same_training(model, processor, batch, [record for group in held for record in group.records])
+
+
+def conversation(path: Path, *turns: str) -> Record:
+    first = [{"type": "video", "path": str(path), "subtitles": "auto"}, {"type": "text", "text": turns[0]}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": first}]
+    for number, text in enumerate(turns[1:]):
+        messages.append({"role": "user" if number % 2 else "assistant", "content": text})
+    return Record(f"talk {len(turns)}", "made", messages, "en")
+
+
+def test_conversations_learn_every_answer_and_see_what_was_said_before(instruct: Path, processor: Any, model: Any):
+    video = instruct.parent / "videos" / "clip1.mp4"
+    records = [conversation(video, "what?", "a clip", "more?", "it ends"), conversation(video, "who?", "nobody")]
+    held, _ = gather(records)
+    batch = FilesCollator(processor, WIDTH)([files(held, processor)[0]])
+
+    assert len(held) == 1
+    model.model.vision_tower.requires_grad_(False)
+    assert_same_training(model, processor, batch, records)
+
+
+def test_what_a_line_does_not_hold_goes_on_behind_the_same_frames(instruct: Path, processor: Any):
+    video = instruct.parent / "videos" / "clip1.mp4"
+    records = [conversation(video, f"what is number {number}?", "a number " * 5) for number in range(12)]
+    held, _ = gather(records)
+    made = files(held, processor, width=160)[0]
+
+    assert len(made.rows) > 1 and sum(len(row.branches) for row in made.rows) == 12
+    assert all(len(row) <= 160 for row in made.rows)
+    assert all(row.prefix == made.rows[0].prefix for row in made.rows)
+    assert all(numbers == made.shows[0] for numbers in made.shows)
+
+
+def test_long_questions_and_answers_take_room_from_frames_and_are_never_cut(instruct: Path, processor: Any):
+    video = instruct.parent / "videos" / "clip1.mp4"
+    long = " ".join(f"word{number}" for number in range(20))
+    held, _ = gather([conversation(video, long, long), conversation(video, "short?", "yes"), conversation(video, long * 9, "no")])  # fmt: skip
+    made = files(held, processor)[0]
+    token = processor.image_token_id
+
+    assert [skip.id for skip in made.skipped] == ["talk 2"] and "window" in made.skipped[0].reason
+    shown_frames = made.rows[0].prefix.count(token) // processor.tokens_per_frame
+    assert 1 <= shown_frames < 4 and len(made.shows[0]) == shown_frames
+    texts = [
+        processor.tokenizer.decode(branch.ids[start:end]) for row in made.rows for branch in row.branches
+        for start, end in branch.learned
+    ]  # fmt: skip
+    assert [text.removesuffix("</s>").strip() for text in texts] == [long, "yes"]
+    assert all(len(row) <= WIDTH for row in made.rows)
+
+
+def test_an_epoch_over_kept_features_decodes_and_encodes_nothing(
+    instruct: Path, processor: Any, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    held = groups(instruct)
+    store = Store(tmp_path / "kept")
+    data = files(held, processor, store, "features")
+    collate = FilesCollator(processor, WIDTH)
+    sight = Sight(processor, store)
+    batch = collate([data[number] for number in range(len(held))])
+    first = sight.of(model, batch)["image_features"]
+
+    def forbidden(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("was decoded or encoded again")
+
+    monkeypatch.setattr(kept, "read_clip", forbidden)
+    monkeypatch.setattr(model.model, "get_merged_features", forbidden)
+    again = collate([data[number] for number in range(len(held))])
+
+    assert torch.equal(sight.of(model, again)["image_features"], first)
+    assert torch.equal(again["input_ids"], batch["input_ids"])
+    write_video(instruct.parent / "videos" / "clip0.mp4", seconds=3)  # another video under the same name is another
+    with pytest.raises(AssertionError, match="again"):
+        data[0]
+
+
+def test_frames_that_were_kept_are_those_that_were_decoded(
+    instruct: Path, processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    held = groups(instruct)
+    data = files(held, processor, Store(tmp_path / "kept"), "frames")
+    first = data[2].media[0].frames
+    monkeypatch.setattr(kept, "read_clip", None)
+    assert first is not None and torch.equal(data[2].media[0].frames, first)
+
+
+def test_held_out_videos_are_on_one_side_only_and_the_same_ones_each_time(instruct: Path):
+    held = groups(instruct)
+    trained, kept_back = held_out(held, 0.5, 100)
+
+    assert trained and kept_back and len(trained) + len(kept_back) == len(held)
+    assert len(kept_back) == 3
+    again, _ = held_out(held[::-1], 0.5, 100)
+    assert {group.id for group in again} == {group.id for group in trained}
+
+
+def test_a_broken_video_is_left_out_told_and_replaced(
+    recipe: Callable[..., Path], instruct: Path, processor: Any, tmp_path: Path
+):
+    (instruct.parent / "videos" / "clip2.mp4").write_bytes(b"no video at all")
+    held = groups(instruct)
+    data = Files([held], Mixture([Part(len(held))]), processor, frames=4, width=WIDTH, count=6)
+    items = [data[number] for number in range(6)]
+    skips = [skip for item in items for skip in item.skipped]
+
+    assert all(item.rows for item in items) and not any("clip2" in item.id for item in items)
+    assert {skip.id.split("#")[0] for skip in skips} == {"clip2"} and "clip2.mp4" in skips[0].reason
+    run = tmp_path / "runs" / "a"
+    train(recipe(), run)
+    told = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
+    assert {one["id"].split("#")[0] for one in told} == {"clip2"} and len(told) == 3
+    for number in (0, 1, 3, 4):
+        (instruct.parent / "videos" / f"clip{number}.mp4").write_bytes(b"no video at all")
+    with pytest.raises(RecipeError, match=r"more than guard\.broken"):
+        train(recipe(), tmp_path / "runs" / "b")
+
+
+def test_a_set_in_which_nothing_can_be_read_ends_the_run_at_once(
+    recipe: Callable[..., Path], instruct: Path, tmp_path: Path
+):
+    for video in instruct.parent.glob("videos/*.mp4"):
+        video.write_bytes(b"nothing")
+    with pytest.raises((DataError, RecipeError), match="cannot be used"):
+        train(recipe(), tmp_path / "runs" / "a")
 
 
 def test_a_data_set_on_disk_becomes_a_model_that_answers(recipe: Callable[..., Path], tmp_path: Path) -> None:
-    made = train(recipe(), tmp_path / "runs" / "stage3")
+    tables = "[evaluation]\nshare = 0.4\nanswers = 2\n"
+    made = train(recipe(tables=tables), tmp_path / "runs" / "stage3")
 
     video = tmp_path / "set" / "videos" / "clip1.mp4"
     assert VideoChat.from_pretrained(made).open(video).ask("What is seen?", max_new_tokens=3).plan.frames == 4
+    told = json.loads((made / "run.json").read_text())
+    assert [one["step"] for one in told["log"] if "eval_loss" in one] == [1, 2, 3]
+    assert told["held_out"] and told["samples"] + told["held_out"] == 6 and told["parallel"] == "one process"
+    answers = [json.loads(line) for line in (made / "answers.jsonl").read_text().splitlines()]
+    assert {one["step"] for one in answers} == {1, 2, 3} and all(one["question"] and one["right"] for one in answers)
+    card = (made / "README.md").read_text()
+    assert "Held-out loss" in card.title() or "held-out loss" in card
+    assert (made / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_checkpoint_with_the_lowest_held_out_loss_is_the_result(recipe: Callable[..., Path], tmp_path: Path):
+    tables = "[evaluation]\nshare = 0.4\nanswers = 0\npatience = 2\n[optimizer]\nrate = 0.5\n"
+    made = train(recipe(tables=tables, training="max_steps = 8"), tmp_path / "runs" / "wild")
+
+    log = json.loads((made / "run.json").read_text())["log"]
+    losses = {one["step"]: one["eval_loss"] for one in log if "eval_loss" in one}
+    best = min(losses, key=losses.__getitem__)
+    assert max(losses) == min(8, best + 2), losses  # patience
+    checkpoint = load_file(made / f"checkpoint-{best}" / "adapter_model.safetensors")
+    projection = next(value for name, value in checkpoint.items() if name.endswith("projector.linear.weight"))
+    saved = load_file(made / "model.safetensors")["model.multi_modal_projector.linear.weight"]
+    assert torch.equal(saved, projection)
+
+
+def test_pictures_train_without_padding(pictures: Path, processor: Any, model: Any):
+    held, flaws = gather(read("cc-sbu-align", pictures))
+    batch = FilesCollator(processor, WIDTH)([files(held, processor)[number] for number in range(8)])
+
+    assert not flaws and len(held) == 8 and len(batch["order"]) == 8
+    used = int((batch["branch"] >= 0).sum())
+    assert batch["input_ids"].numel() < 1.3 * used
+    model.model.vision_tower.requires_grad_(False)
+    assert_same_training(model, processor, batch, [group.records[0] for group in held])
+
+
+def test_frames_are_normalised_as_the_processor_does(processor: Any):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3), dtype=np.uint8)
+    mine = kept.normalised(torch.from_numpy(frames), processor.image_mean, processor.image_std)
+    assert torch.equal(mine, processor.pixels(list(frames)))

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from minigpt4_video.data.reading import media_key, shown
 from minigpt4_video.data.sample import Flaw, Record
 from minigpt4_video.errors import DataError, PlanError, UserError
 from minigpt4_video.inference.store import Store
-from minigpt4_video.messages import Message, parts
+from minigpt4_video.messages import Message, media_parts, parts
 from minigpt4_video.model.processing import IMAGE, MiniGPT4VideoProcessor
 from minigpt4_video.training.kept import Keep, Medium, Reader
 from minigpt4_video.training.packing import Branch, Row, lines, pack, shared, widened
@@ -62,20 +63,20 @@ def gather(records: Iterable[Record | Flaw]) -> tuple[list[Group], list[Flaw]]:
 
 
 def held_out(groups: Sequence[Group], share: float, most: int) -> tuple[list[Group], list[Group]]:
-    """What is trained on, and about a `share` of the groups, at most `most`, to evaluate on.
+    """What is trained on, and a `share` of the groups, at least one and at most `most`, to evaluate on.
 
-    Decided by what is shown: no video is on both sides, and another run over the same files decides the same.
+    Decided by the names of the files shown: no video is on both sides, and another run over the same files, wherever
+    they lie, decides the same.
     """
-    if share <= 0:
-        return list(groups), []
-    limit = int(share * 2**32)
-    trained: list[Group] = []
-    kept: list[Group] = []
-    for group in groups:
-        name = media_key(group.records[0].messages) or group.id
-        drawn = int.from_bytes(blake2b(name.encode(), digest_size=4).digest())
-        (kept if drawn < limit and len(kept) < most else trained).append(group)
-    return trained, kept
+
+    def drawn(number: int) -> bytes:
+        media = media_parts(groups[number].records[0].messages)
+        name = repr([(PurePath(part["path"]).name, part.get("start"), part.get("end")) for part in media])
+        return blake2b(name.encode(), digest_size=8).digest()
+
+    count = min(max(1, round(share * len(groups))), most, len(groups) - 1) if share > 0 else 0
+    kept = set(sorted(range(len(groups)), key=drawn)[: max(0, count)])
+    return [group for number, group in enumerate(groups) if number not in kept], [groups[n] for n in sorted(kept)]
 
 
 @dataclass(frozen=True)
