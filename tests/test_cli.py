@@ -188,13 +188,15 @@ def test_train_lists_the_recipes_that_come_with_the_package(command):
 def test_train_takes_a_recipe_with_changes_and_tells_where_the_result_is(command, monkeypatch, tmp_path):
     given = {}
 
-    def train(recipe, output, *, resume, overrides):
-        given.update(recipe=recipe, output=str(output), resume=resume, overrides=overrides)
+    def train(recipe, output, *, resume, overrides, variant):
+        given.update(recipe=recipe, output=str(output), resume=resume, overrides=overrides, variant=variant)
         print("what a trainer prints")
         return output
 
     monkeypatch.setattr("minigpt4_video.training.train.train", train)
-    status, out, err = command("train", "tiny/stage3", "--resume", "--set", "seed=7", "--set", "training.max_steps=2")
+    status, out, err = command(
+        "train", "tiny/stage3", "--resume", "--variant", "full", "--set", "seed=7", "--set", "training.max_steps=2"
+    )
 
     assert (status, out) == (0, "runs/tiny/stage3\n")
     assert "what a trainer prints" in err
@@ -202,6 +204,7 @@ def test_train_takes_a_recipe_with_changes_and_tells_where_the_result_is(command
         "recipe": "tiny/stage3",
         "output": "runs/tiny/stage3",
         "resume": True,
+        "variant": "full",
         "overrides": {"seed": "7", "training.max_steps": "2"},
     }
 

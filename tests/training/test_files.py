@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from making import write_video
 from minigpt4_video.data.formats import read
 from minigpt4_video.data.mixture import Mixture, Part
 from minigpt4_video.data.reading import shown
@@ -25,8 +26,6 @@ from minigpt4_video.training.files import Files, FilesCollator, Group, gather, h
 from minigpt4_video.training.kept import Keep
 from minigpt4_video.training.loop import Sight, packed_loss
 from minigpt4_video.training.train import train
-
-from making import write_video
 
 WIDTH = 256
 
@@ -50,9 +49,7 @@ def groups(instruct: Path) -> list[Group]:
 def files(
     held: Sequence[Group], processor: Any, store: Store | None = None, keep: Keep = "nothing", width: int = WIDTH
 ) -> Files:
-    return Files(
-        [held], None, processor, frames=4, width=width, count=len(held), store=store, keep=keep, tower="tower"
-    )
+    return Files([held], None, processor, frames=4, width=width, count=len(held), store=store, keep=keep, tower="tower")
 
 
 def one_by_one(model: Any, processor: Any, records: Sequence[Record]) -> tuple[torch.Tensor, int]:
@@ -135,8 +132,9 @@ def test_what_a_line_does_not_hold_goes_on_behind_the_same_frames(instruct: Path
 
 def test_long_questions_and_answers_take_room_from_frames_and_are_never_cut(instruct: Path, processor: Any):
     video = instruct.parent / "videos" / "clip1.mp4"
-    long = " ".join(f"word{number}" for number in range(20))
-    held, _ = gather([conversation(video, long, long), conversation(video, "short?", "yes"), conversation(video, long * 9, "no")])  # fmt: skip
+    long = " ".join(f"word{number}" for number in range(18))
+    turns = ((long, long), ("short?", "yes"), (long * 9, "no"))
+    held, _ = gather([conversation(video, *turn) for turn in turns])
     made = files(held, processor)[0]
     token = processor.image_token_id
 

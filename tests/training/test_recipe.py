@@ -52,3 +52,37 @@ def test_overrides_reach_into_tables() -> None:
     assert (recipe.seed, recipe.training["max_steps"], recipe.learn.language) == (9, 3, "lora")
     with pytest.raises(RecipeError, match="unknown sead"):
         read_recipe("tiny/stage3", {"sead": "9"})
+
+
+def test_a_recipe_starts_from_its_base_and_says_what_differs(tmp_path: Path) -> None:
+    written(tmp_path, 'base = "llama2-7b/stage3"\nframes = 8\n[training]\nmax_steps = 5\n')
+    mine = read_recipe(tmp_path / "mine.toml", variant="full")
+    base = read_recipe("llama2-7b/stage3", variant="full")
+    assert (mine.frames, mine.training["max_steps"]) == (8, 5)
+    assert mine.data == base.data and mine.training["bf16"] and mine.learn == base.learn
+    below = tmp_path / "below.toml"
+    below.write_text('base = "mine.toml"\nseed = 7\n[[data]]\nformat = "cmd"\npath = "here"\n')
+    again = read_recipe(below)
+    assert (again.seed, again.frames, [one.path for one in again.data]) == (7, 8, ["here"])
+
+
+def test_mistakes_of_a_base_are_named_with_the_file_they_are_in(tmp_path: Path) -> None:
+    child = tmp_path / "child.toml"
+    child.write_text('base = "mine.toml"\n')
+    written(tmp_path, 'stage = "video-qa"\nwieght = 1\n')
+    with pytest.raises(RecipeError, match=r"mine\.toml: unknown wieght"):
+        read_recipe(child)
+    written(tmp_path, 'base = "child.toml"\n')
+    with pytest.raises(RecipeError, match="comes back"):
+        read_recipe(child)
+    written(tmp_path, 'base = "nowhere/stage1"\n')
+    with pytest.raises(RecipeError, match="there is no recipe nowhere/stage1"):
+        read_recipe(child)
+
+
+def test_variants_are_checked_before_one_is_chosen(tmp_path: Path) -> None:
+    place = written(tmp_path, 'stage = "video-qa"\n[variants.full]\nlern = { language = "full" }\n')
+    with pytest.raises(RecipeError, match=r"variants\.full: unknown lern"):
+        read_recipe(place)
+    with pytest.raises(RecipeError, match="has no variant fast; it has full, vision"):
+        read_recipe("llama2-7b/stage3", variant="fast")

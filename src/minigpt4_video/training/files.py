@@ -9,12 +9,14 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import PurePath
+from itertools import islice
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset
 
+from minigpt4_video.data.formats import read
 from minigpt4_video.data.mixture import Mixture
 from minigpt4_video.data.reading import media_key, shown
 from minigpt4_video.data.sample import Flaw, Record
@@ -24,6 +26,7 @@ from minigpt4_video.messages import Message, media_parts, parts
 from minigpt4_video.model.processing import IMAGE, MiniGPT4VideoProcessor
 from minigpt4_video.training.kept import Keep, Medium, Reader
 from minigpt4_video.training.packing import Branch, Row, lines, pack, shared, widened
+from minigpt4_video.training.recipe import DataSet
 
 SUBSTITUTES = 16
 """How many further draws are tried for one that cannot be used."""
@@ -60,6 +63,25 @@ def gather(records: Iterable[Record | Flaw]) -> tuple[list[Group], list[Flaw]]:
         else:
             together.setdefault(media_key(record.messages) or f"words {number}", []).append(record)
     return [Group(tuple(held)) for held in together.values()], flaws
+
+
+def read_sets(sets: Sequence[DataSet]) -> tuple[list[list[Group]], list[Skipped]]:
+    """The groups of each set, and the rows that cannot be used. Raises DataError for a set without a single one."""
+    found, skipped = [], []
+    for one in sets:
+        options = {
+            name: Path(value)
+            for name, value in (("media", one.media), ("texts", one.texts), ("subtitles", one.subtitles))
+            if value is not None
+        }
+        records = read(one.format, Path(one.path), **options)
+        groups, flaws = gather(islice(records, one.rows) if one.rows else records)
+        if not groups:
+            why = f": {flaws[0].where}: {flaws[0].problem}" if flaws else ""
+            raise DataError(f"{one.path} has nothing to train on{why}")
+        found.append(groups)
+        skipped += [Skipped(flaw.where, f"{flaw.problem} {flaw.detail}".strip()) for flaw in flaws]
+    return found, skipped
 
 
 def held_out(groups: Sequence[Group], share: float, most: int) -> tuple[list[Group], list[Group]]:

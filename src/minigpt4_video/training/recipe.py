@@ -50,9 +50,16 @@ class DataSet:
     """A folder of subtitle files, where they are not beside the videos."""
     weight: float = 1.0
     """How often it is drawn from, relative to the others."""
+    rows: int = 0
+    """Only the first so many rows of it, which are held in memory (some 1.5 KB each); 0 for all."""
     expected: int = 0
-    """Videos or pictures, and, below, questions or captions: what `--plan` counts with where the files are missing."""
+    """How many videos or pictures, then questions or captions: what `--plan` counts with where the files are not at
+    hand."""
     expected_turns: int = 0
+    expected_turn_tokens: int = 50
+    """Of a question and its answer together."""
+    expected_subtitle_tokens: int = 0
+    """Of a video."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,27 @@ def shipped() -> list[str]:
 
 def read_recipe(name: str | Path, overrides: Mapping[str, str] | None = None, variant: str | None = None) -> Recipe:
     """The recipe in a file, or a shipped one by name; `variant` is one of those that it describes under `[variants]`.
-    `overrides` are `key=value` or `table.key=value`, values as in TOML; they have the last word."""
+
+    With `base`, a shipped recipe or a file beside this one, it starts from all that stands there, and what it says
+    itself goes before: tables key by key, arrays whole. `overrides` are `key=value` or `table.key=value`, values as in
+    TOML; they have the last word.
+    """
+    table, place = _table(name)
+    variants = table.pop("variants", {})
+    if variant is not None:
+        if variant not in variants:
+            raise RecipeError(f"{place} has no variant {variant}; it has {', '.join(variants) or 'none'}")
+        table = _merged(table, variants[variant])
+    for key, value in (overrides or {}).items():
+        _set(table, key, value)
+    recipe = _record(Recipe, table, place)
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _table(name: str | Path, above: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
+    """What a recipe says, with its base below it, and what to call it. Both are checked, so that a mistake is named
+    with the file it is in, and one in a variant before it is chosen."""
     path = Path(name)
     if path.is_file():
         text, place = path.read_text(encoding="utf-8"), path.name
@@ -177,20 +204,23 @@ def read_recipe(name: str | Path, overrides: Mapping[str, str] | None = None, va
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{place} is not valid TOML: {error}") from error
-    variants = table.pop("variants", {})
-    for key, changes in variants.items() if isinstance(variants, dict) else [("", None)]:
+    base = table.pop("base", None)
+    if base is not None:
+        beside = path.parent / str(base)
+        below = str(beside) if beside.is_file() else str(base)
+        if below in above:
+            raise RecipeError(f"{place}: base comes back to {base}, which starts from it")
+        table = _merged(_table(below, (*above, str(name)))[0], table)
+    variants = table.get("variants", {})
+    if not isinstance(variants, dict):
+        raise RecipeError(f"{place}: variants must be a table")
+    plain = {key: value for key, value in table.items() if key != "variants"}
+    _record(Recipe, plain, place)
+    for key, changes in variants.items():
         if not isinstance(changes, dict):
             raise RecipeError(f"{place}: variants.{key} must be a table")
-        _record(Recipe, _merged(table, changes), f"{place}: variants.{key}")  # a typo shows before it is chosen
-    if variant is not None:
-        if variant not in variants:
-            raise RecipeError(f"{place} has no variant {variant}; it has {', '.join(variants) or 'none'}")
-        table = _merged(table, variants[variant])
-    for key, value in (overrides or {}).items():
-        _set(table, key, value)
-    recipe = _record(Recipe, table, place)
-    assert isinstance(recipe, Recipe)
-    return recipe
+        _record(Recipe, _merged(plain, changes), f"{place}: variants.{key}")
+    return table, place
 
 
 def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

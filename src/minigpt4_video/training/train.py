@@ -18,13 +18,13 @@ from transformers import (
     TrainingArguments,
 )
 
-from minigpt4_video.data.formats import read
 from minigpt4_video.data.mixture import Mixture, Part
 from minigpt4_video.data.world.language import chinese_words
-from minigpt4_video.errors import DataError, RecipeError
+from minigpt4_video.errors import RecipeError
 from minigpt4_video.inference.store import Store
+from minigpt4_video.messages import media_parts
 from minigpt4_video.model import MiniGPT4VideoProcessor
-from minigpt4_video.training.files import BUCKET, Files, FilesCollator, Group, Skipped, gather, held_out
+from minigpt4_video.training.files import BUCKET, Files, FilesCollator, Group, held_out, read_sets
 from minigpt4_video.training.kept import Choice, choose, encoded, normalised, tower_digest
 from minigpt4_video.training.lines import Collator, DenseCollator, DensePictures, WorldLines, world_texts
 from minigpt4_video.training.loop import (
@@ -42,7 +42,7 @@ from minigpt4_video.training.muon import Muon
 from minigpt4_video.training.optimization import WarmupCosine, parameter_groups
 from minigpt4_video.training.parts import learning, start_model, start_processor, trainable, write_aside
 from minigpt4_video.training.pretraining import DenseVision, ToldFrames, spell
-from minigpt4_video.training.recipe import DataSet, Recipe, as_toml, read_recipe
+from minigpt4_video.training.recipe import Recipe, as_toml, read_recipe
 from minigpt4_video.training.result import FINISHED, Told, save
 from minigpt4_video.training.tokenizer import build_tokenizer
 
@@ -211,24 +211,6 @@ def _setup(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, argume
     return Setup(learning(plan, start_model(plan, output), output), data, collator)
 
 
-def read_sets(sets: Sequence[DataSet]) -> tuple[list[list[Group]], list[Skipped]]:
-    """The groups of each set, and the rows that cannot be used. Raises DataError for a set without a single one."""
-    found, skipped = [], []
-    for one in sets:
-        options = {
-            name: Path(value)
-            for name, value in (("media", one.media), ("texts", one.texts), ("subtitles", one.subtitles))
-            if value is not None
-        }
-        groups, flaws = gather(read(one.format, Path(one.path), **options))
-        if not groups:
-            why = f": {flaws[0].where}: {flaws[0].problem}" if flaws else ""
-            raise DataError(f"{one.path} has nothing to train on{why}")
-        found.append(groups)
-        skipped += [Skipped(flaw.where, f"{flaw.problem} {flaw.detail}".strip()) for flaw in flaws]
-    return found, skipped
-
-
 def steps_of(arguments: TrainingArguments, groups: int) -> int:
     """How many steps a run over so many groups has: `max_steps`, else as many as its epochs take."""
     if arguments.max_steps > 0:
@@ -299,7 +281,8 @@ def _choice(
     if arguments.max_steps * _samples_a_step(arguments) <= total and not plan.evaluation.share:
         return Choice("nothing", "nothing is seen twice")
     size = processor.image_size
-    picture = all(part["type"] == "image" for part in _first_media(sets))
+    first = [part for groups in sets for part in media_parts(groups[0].records[0].messages)]
+    picture = all(part["type"] == "image" for part in first)
     frames = 1 if picture else plan.frames
     pixels = normalised(
         torch.zeros(frames, size, size, 3, dtype=torch.uint8), processor.image_mean, processor.image_std
@@ -308,12 +291,6 @@ def _choice(
     choice = choose(lambda: encoded(model.model, pixels), store, total, frames * size * size * 3)
     logger.info("%s are kept: %s", choice.keep, choice.reason)
     return choice
-
-
-def _first_media(sets: Sequence[Sequence[Group]]) -> list[dict[str, Any]]:
-    from minigpt4_video.messages import media_parts
-
-    return [part for groups in sets for part in media_parts(groups[0].records[0].messages)]
 
 
 def _optimizer(plan: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
