@@ -401,7 +401,31 @@ def test_pipeline_answers_about_a_video_in_the_chat(processor, video):
     ]
     inputs = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt")
     words = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    assert result.strip() == processor.tokenizer.decode(words, skip_special_tokens=True)
+    assert result == processor.tokenizer.decode(words, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said", "answer"),
+    [
+        ("[INST] Who?[/INST]", " A cat. </s>", "A cat."),
+        ("[INST] Who?[/INST] A cat.</s>[INST] And now?[/INST]", "A dog.", "A dog."),
+        ("<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n", "A cat.", "A cat."),
+        ("[INST] Who?[/INST]It is", " a cat.", "It is a cat."),
+        ("", " A cat.</s>", "A cat."),
+        ("Who?", " A cat.", "Who? A cat."),
+        ("", "", ""),
+    ],
+)
+def test_answers_are_read_from_what_was_generated(processor, prompt, said, answer):
+    ids = processor.tokenizer(prompt + said, add_special_tokens=False)["input_ids"]
+    frame = [processor.image_token_id] * processor.tokens_per_frame
+    assert processor.post_process_image_text_to_text(frame + ids)[0] == answer
+    assert processor.post_process_image_text_to_text(torch.tensor([frame + ids] * 2)) == [answer] * 2
+
+
+def test_control_tokens_stay_in_an_answer_on_request(processor):
+    ids = torch.tensor(processor.tokenizer("[/INST]A cat.</s>", add_special_tokens=False)["input_ids"])
+    assert processor.post_process_image_text_to_text(ids, skip_special_tokens=False) == ["A cat.</s>"]
 
 
 def test_pipeline_takes_a_literal_prompt_with_pictures(processor, frames):

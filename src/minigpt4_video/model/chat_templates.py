@@ -60,3 +60,6 @@ CHATML_TEMPLATES = {"default": CHATML}
 
 CONTROL_LITERALS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<|im_start|>", "<|im_end|>")
 """What a template writes and a question or subtitle must not."""
+
+ANSWER_OPENINGS = ("[/INST]", "<|im_start|>assistant\n")
+"""What stands before an answer in these templates, and in no answer."""

@@ -19,7 +19,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from minigpt4_video.errors import ModelError, PlanError
 from minigpt4_video.messages import ROLES
-from minigpt4_video.model.chat_templates import CONTROL_LITERALS, INSTRUCTION_TEMPLATES
+from minigpt4_video.model.chat_templates import ANSWER_OPENINGS, CONTROL_LITERALS, INSTRUCTION_TEMPLATES
 
 if TYPE_CHECKING:
     from minigpt4_video.media import Clip, Cue
@@ -146,13 +146,38 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         """The text with every control literal broken by a space, so that it can create no placeholder, turn or control
         token.
         """
-        literals = {IMAGE, VIDEO, FRAME_TAG, "</Img>", SUBTITLE_TAG, *CONTROL_LITERALS}
-        literals |= set(self.tokenizer.all_special_tokens)
-        literals |= {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        literals = {IMAGE, VIDEO, FRAME_TAG, "</Img>", SUBTITLE_TAG, *CONTROL_LITERALS, *self._special_literals()}
         while found := [literal for literal in literals if len(literal) > 1 and literal in text]:
             for literal in found:
                 text = text.replace(literal, f"{literal[0]} {literal[1:]}")
         return text
+
+    def _special_literals(self) -> set[str]:
+        """How the tokenizer's control tokens are written."""
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        return {*self.tokenizer.all_special_tokens, *added}
+
+    def post_process_image_text_to_text(
+        self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
+    ) -> list[str]:
+        """Generated ids (batch, sequence) or (sequence,) to answers, one a row.
+
+        Prompt and answer together give the answer alone: what follows the last instruction, without space around it, as
+        the original read its answers. Without an instruction, as after a literal prompt of another form, the whole text
+        comes back. Pipelines call this; `kwargs` are those of the tokenizer's `decode`.
+        """
+        rows = generated_outputs
+        if len(rows) == 0 or np.ndim(rows[0]) == 0:
+            rows = [rows]
+        answers = []
+        for row in rows:
+            text: str = self.tokenizer.decode(row, skip_special_tokens=False, **kwargs)
+            for opening in ANSWER_OPENINGS:
+                text = text.rpartition(opening)[2]
+            for literal in self._special_literals() if skip_special_tokens else ():
+                text = text.replace(literal, "")
+            answers.append(text.strip())
+        return answers
 
     def __call__(
         self,
