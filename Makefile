@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+VLLM_VENV ?= .venv-vllm
+NEW_ENOUGH := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11" >&2; exit 1; }
 
-.PHONY: ask test test-all test-media fuzz-media bench lint fix train-tiny ablate-tiny wheel
+.PHONY: ask test test-all test-vllm test-media fuzz-media bench bench-vllm lint fix train-tiny ablate-tiny wheel
 
 ask: $(READY)
 	$(BIN)/minigpt4-video ask examples/clip.mp4 "What color is the triangle?"
@@ -14,6 +16,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest
+
+test-vllm: $(VLLM_VENV)/.installed
+	$(VLLM_VENV)/bin/python -m pytest -m "not slow" tests/model tests/inference
 
 test-media: $(READY)
 	$(BIN)/python -m pytest tests/media -rs
@@ -25,6 +30,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/world_accuracy.py
 	$(BIN)/python benchmarks/inference.py --output benchmarks/results/inference.json
 	$(BIN)/python benchmarks/decode_profile.py --output benchmarks/results/decode_profile.json
+
+bench-vllm: $(VLLM_VENV)/.installed
+	$(VLLM_VENV)/bin/python benchmarks/inference.py --vllm --output benchmarks/results/inference_vllm.json
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -48,7 +56,14 @@ wheel: $(READY)
 	$(BIN)/python -m build --wheel
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11" >&2; exit 1; }
+	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
+	@$(NEW_ENOUGH)
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-vllm.txt
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@

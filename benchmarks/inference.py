@@ -10,7 +10,8 @@ compared. With one thread (`taskset -c 1` gives it) seconds are those of the pro
 together, so that the ratios hold on a core that does other things as well; with more threads they are of the clock on
 the wall. Rows that are a share compare with matrix products or copies of the same size measured between the passes.
 Memory is the peak above the loaded model, each side in a process of its own. `--quick` takes a tenth of everything: to
-see that it runs.
+see that it runs. `--vllm` measures the mixed requests alone, by the built-in engine and by vLLM, which is in an
+environment of its own (`make bench-vllm`).
 """
 
 import argparse
@@ -36,7 +37,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 import minigpt4_video as mv
-from minigpt4_video.inference.batching import BuiltIn, Question, Request
+from minigpt4_video.inference.batching import BuiltIn, Engine, Question, Request
 from minigpt4_video.inference.chat import FRAMES_AT_ONCE
 from minigpt4_video.inference.prompts import whole_prompt
 from minigpt4_video.inference.store import Store
@@ -256,7 +257,7 @@ def many_questions(chat: mv.VideoChat, path: Path, count: int) -> Row:
     return Row(f"{count} questions on one video", theirs / 3 * count / ours, 12, detail=detail)
 
 
-def mixed_requests(chat: mv.VideoChat, paths: list[Path], count: int) -> Row:
+def mixed_requests(chat: mv.VideoChat, engine: Engine, paths: list[Path], count: int, by: str = "") -> Row:
     """Questions spread over several videos, with answers of 8 to 64 tokens; against each alone by `generate`."""
     lengths = [8, 16, 24, 32, 48, 64, 16, 8]
     asked = [(paths[n % len(paths)], f"{n}: what is it?", lengths[n % len(lengths)]) for n in range(count)]
@@ -265,7 +266,7 @@ def mixed_requests(chat: mv.VideoChat, paths: list[Path], count: int) -> Row:
 
     def together() -> dict[str, str]:
         said = {}
-        for reply in BuiltIn(chat, rows=len(paths)).answer(requests):
+        for reply in engine.answer(requests):
             if reply.error is not None:
                 raise reply.error
             said |= {q.text: a.text for q, a in zip(reply.request.questions, reply.answers, strict=True)}
@@ -282,12 +283,21 @@ def mixed_requests(chat: mv.VideoChat, paths: list[Path], count: int) -> Row:
             said[text] = str(processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
         return said
 
+    list(engine.answer([Request(paths[0], ["Where?"], frames=2)]))  # what a first call sets up counts as loading
     (ours, theirs), (mine, other) = times(together, alone, rounds=1)
     check({text: mine[text] for text in other}, other, "mixed requests")
     tokens = {text: most for _, text, most in asked}
     here, there = sum(tokens.values()) / ours, sum(tokens[text] for text in other) / theirs
     detail = {"ours_tokens_s": here, "generate_tokens_s": there, "videos": len(paths)}
-    return Row(f"{count} mixed requests", here / there, 3, detail=detail)
+    return Row(f"{count} mixed requests{by}", here / there, 3, detail=detail)
+
+
+def served(chat: mv.VideoChat, folder: Path) -> Engine:
+    """vLLM in this process, so that its seconds count; without compilation, which takes minutes of its own."""
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "2"}
+    from minigpt4_video.inference.vllm import VLLM
+
+    return VLLM(chat, folder, enforce_eager=True)
 
 
 def product_rate(rows: int, inner: int, columns: int) -> float:
@@ -425,6 +435,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small model and a short video, to see that it runs")
     parser.add_argument("--only", help="rows whose name matches this")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--vllm", action="store_true", help="the mixed requests alone, by both engines")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     size = QUICK if given.quick else MID
@@ -441,13 +452,16 @@ def main() -> None:
             "second": lambda: second_question(chat, first),
             "stored": lambda: stored_video(chat, place / "model", first, place / "store"),
             "many": lambda: many_questions(chat, first, 25),
-            "mixed": lambda: mixed_requests(chat, videos, 32),
+            "mixed": lambda: mixed_requests(chat, BuiltIn(chat, rows=len(videos)), videos, 32),
             "vision": lambda: vision_encode(chat, size),
             "prefill": lambda: prefill(chat, size),
             "decode": lambda: decode(chat, first),
             "equal": lambda: equal_frames(chat, first, size),
             "memory": lambda: peak_memory(place / "model", first),
         }
+        if given.vllm:
+            engine = served(chat, place / "language-model")
+            steps = {"mixed": steps["mixed"], "vllm": lambda: mixed_requests(chat, engine, videos, 32, " by vLLM")}
         for name, step in steps.items():
             if given.only and not re.search(given.only, name):
                 continue
