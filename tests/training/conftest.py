@@ -49,10 +49,12 @@ def pictures(tmp_path: Path) -> Path:
 def recipe(tmp_path: Path, random_model: Path, instruct: Path) -> Callable[..., Path]:
     """A recipe file; `changes` are lines that are put in front, `tables` ones that are put at the end."""
 
-    def write(changes: str = "", tables: str = "", training: str = "max_steps = 3", learn: str = "") -> Path:
+    def write(
+        changes: str = 'keep = "nothing"', tables: str = "", training: str = "max_steps = 3", learn: str = ""
+    ) -> Path:
         place = tmp_path / "stage3.toml"
         place.write_text(
-            f'stage = "video-qa"\nwidth = 256\nframes = 4\nkeep = "nothing"\n{changes}\n'
+            f'stage = "video-qa"\nwidth = 256\nframes = 4\n{changes}\n'
             f'[parts]\nmodel = "{random_model}"\n[learn]\nlora_rank = 4\n{learn}\n'
             f'[[data]]\nformat = "videoinstruct-100k"\npath = "{instruct}"\nmedia = "{instruct.parent / "videos"}"\n'
             f"{tables}\n[training]\nper_device_train_batch_size = 2\nlogging_steps = 1\nsave_steps = 1\n"

@@ -91,11 +91,13 @@ class Watch:
             )
         self._losses.append(self._step)
         self._step = 0.0
-        self._fed.clear()
 
     def gradient(self, norm: float, step: int) -> None:
+        """The length of a step's gradient, before weights are changed by it. Raises RecipeError for one that is no
+        number."""
         if not math.isfinite(norm):
             raise RecipeError(f"step {step}: the gradient is {norm}, {self._names()}")
+        self._fed.clear()
 
     def _names(self) -> str:
         return f"on the samples {', '.join(self._fed)}" if self._fed else "on samples without names"
@@ -118,13 +120,19 @@ class Sight:
         if not len(order):
             return {}
         unseen = [medium.frames for medium in media if medium.frames is not None]
-        mean, std = self.processor.image_mean, self.processor.image_std
-        seen: Iterator[torch.Tensor] = iter(())
-        if unseen:
-            pixels = normalised(torch.cat(unseen).to(model.device), mean, std)
-            if self.trained:
-                return {"pixel_values": pixels[order]}
-            seen = iter(encoded(model.model, pixels).split([len(frames) for frames in unseen]))
+
+        def pixels(frames: Sequence[torch.Tensor]) -> torch.Tensor:
+            there = torch.cat(list(frames)).to(model.device)
+            return normalised(there, self.processor.image_mean, self.processor.image_std)
+
+        if self.trained and unseen:
+            return {"pixel_values": pixels(unseen)[order]}
+        if self.store is None:
+            counts = [len(frames) for frames in unseen]
+            made = encoded(model.model, pixels(unseen)).split(counts) if unseen else ()
+        else:  # what is kept must not depend, not even in its last bits, on what else was in the batch
+            made = tuple(encoded(model.model, pixels([frames])) for frames in unseen)
+        seen = iter(made)
         features = []
         for medium in media:
             if medium.features is not None:
@@ -333,6 +341,21 @@ def spoken(seconds: float) -> str:
         return f"{whole} s"
     hours, minutes = divmod(round(whole / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+@dataclass
+class Patience(TrainerCallback):  # type: ignore[misc]
+    """Ends a run after so many evaluations in a row that were not the best.
+
+    It counts in the log, which a checkpoint holds, so that a resumed run ends where the uninterrupted one does.
+    """
+
+    evaluations: int
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        losses = [one["eval_loss"] for one in state.log_history if "eval_loss" in one]
+        if len(losses) - 1 - losses.index(min(losses)) >= self.evaluations:
+            control.should_training_stop = True
 
 
 @dataclass

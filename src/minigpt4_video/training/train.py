@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from transformers import (
     Blip2VisionConfig,
-    EarlyStoppingCallback,
     LlamaConfig,
     LlamaForCausalLM,
     TrainerCallback,
@@ -31,6 +30,7 @@ from minigpt4_video.training.loop import (
     SKIPPED,
     Interruption,
     PackedTrainer,
+    Patience,
     Progress,
     Sight,
     Watch,
@@ -258,7 +258,7 @@ def _setup_files(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, 
     patience = plan.evaluation.patience
     return Setup(
         model, dataset, collator, sight, held_files, [group for groups in trained for group in groups], choice,
-        [EarlyStoppingCallback(patience)] if patience and held_files else [],
+        [Patience(patience)] if patience and held_files else [],
     )  # fmt: skip
 
 

@@ -1,0 +1,172 @@
+"""Runs that are killed, interrupted, resumed, or go wrong."""
+
+import json
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import running
+import torch
+from safetensors.torch import load_file
+
+from minigpt4_video.errors import RecipeError
+from minigpt4_video.training import loop
+from minigpt4_video.training.files import Skipped
+from minigpt4_video.training.loop import Watch, spoken
+from minigpt4_video.training.recipe import Guard
+from minigpt4_video.training.train import train
+
+STEPS = 10
+OFTEN = ("--set", "training.save_steps=2")
+"""How often it is evaluated and a checkpoint is written."""
+
+
+@pytest.fixture
+def whole(recipe: Callable[..., Path], tmp_path: Path) -> tuple[Path, Path, float]:
+    """A recipe with everything that has a state, what came of it uninterrupted, and how long that took."""
+    place = recipe(
+        changes='keep = "features"',
+        tables="[evaluation]\nshare = 0.4\nanswers = 1\npatience = 6\n[optimizer]\nrate = 3e-3\n",
+        training=f"max_steps = {STEPS}\ngradient_accumulation_steps = 2\nwarmup_steps = 2\n",
+    )
+    running.run(tmp_path / "started.log", "--version")  # the imports are not to be timed
+    began = time.monotonic()
+    log, output = tmp_path / "whole.log", tmp_path / "whole" / "run"
+    assert running.run(log, "train", str(place), "--output", str(output), *OFTEN) == 0, log.read_text()
+    return place, output, time.monotonic() - began
+
+
+def curve(folder: Path) -> list[dict[str, Any]]:
+    """The log without times."""
+    log = json.loads((folder / "run.json").read_text())["log"]
+    timed = ("runtime", "per_second", "flos")
+    return [{name: value for name, value in one.items() if not any(t in name for t in timed)} for one in log]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    mine, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    assert curve(one)[:-1] == curve(other)[:-1]  # the last entry sums up what the last process did
+
+
+def killed_again_and_again(whole: tuple[Path, Path, float], folder: Path, kills: int, seed: int) -> None:
+    place, result, seconds = whole
+    rng = random.Random(seed)
+    done = 0
+    runs = 0
+    log = folder / "killed.log"
+    while done < kills:
+        output = folder / f"killed{runs}" / "run"
+        while True:
+            process = running.start(log, "train", str(place), "--output", str(output), "--resume", *OFTEN)
+            process.join(rng.uniform(0, seconds) if done < kills else None)
+            if process.exitcode is not None:
+                break
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            done += 1
+        assert process.exitcode == 0, log.read_text()
+        assert_same_run(result, output)
+        runs += 1
+
+
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_weights(whole: Any, tmp_path: Path) -> None:
+    killed_again_and_again(whole, tmp_path, kills=3, seed=1)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(whole: Any, tmp_path: Path) -> None:
+    killed_again_and_again(whole, tmp_path, kills=20, seed=2)
+
+
+def test_ctrl_c_saves_after_the_step_and_resuming_goes_on(whole: Any, tmp_path: Path) -> None:
+    place, result, _ = whole
+    output, log = tmp_path / "stopped" / "run", tmp_path / "stopped.log"
+    process = running.start(log, "train", str(place), "--output", str(output), *OFTEN)
+    while "step 2/" not in (log.read_text() if log.exists() else ""):
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+
+    assert process.exitcode == 130, log.read_text()
+    assert "stopping after this step" in log.read_text() and not (output / "recipe.toml").exists()
+    last = loop.last_checkpoint(output)
+    assert last is not None and 2 <= int(last.rpartition("-")[2]) < STEPS
+    assert running.run(log, "train", str(place), "--output", str(output), "--resume", *OFTEN) == 0
+    assert_same_run(result, output)
+
+
+def test_a_checkpoint_that_was_written_in_part_is_not_gone_on_with(tmp_path: Path) -> None:
+    for step, state in ((1, "{}"), (2, '{"half'), (3, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert loop.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+def test_progress_tells_the_losses_and_the_time_that_is_left(
+    recipe: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(recipe(), tmp_path / "runs" / "a")
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    assert re.fullmatch(r"step 2/3  loss \S+  grad_norm \S+  learning_rate \S+  accuracy \S+  \S+ s a step, \d+ s left",
+                        told[1]), told  # fmt: skip
+    assert told[2].endswith("0 s left")
+    assert [spoken(seconds) for seconds in (7.4, 59.7, 3599, 7260)] == ["7 s", "1 min", "1 h 0 min", "2 h 1 min"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_the_samples(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    wild = recipe(tables="[optimizer]\nrate = 1e30\n", training="max_steps = 5\nmax_grad_norm = 0.0")
+    with pytest.raises(RecipeError, match=r"step \d: the (loss|gradient) is (nan|inf), on the samples .*clip\d#\d"):
+        train(wild, tmp_path / "runs" / "a")
+    assert not (tmp_path / "runs" / "a" / "recipe.toml").exists()
+
+
+def test_a_spike_ends_the_run_with_the_samples(
+    recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "REMEMBERED", 2)
+    wild = recipe(tables="[guard]\nspike = 0.8\n", training="max_steps = 9")  # any third step is one
+    with pytest.raises(RecipeError, match=r"step 3: the loss is 5.* after 5.*guard\.spike = 0\.8.*clip\d"):
+        train(wild, tmp_path / "runs" / "a")
+
+
+def test_the_watch_names_the_samples_of_the_step_alone(tmp_path: Path) -> None:
+    watch = Watch(Guard(spike=2.0), tmp_path)
+    for step in range(1, loop.REMEMBERED + 1):
+        watch.read([f"calm {step}"], [])
+        watch.learnt(1.0, step, True)
+        watch.gradient(1.0, step)
+    watch.read(["first half"], [])
+    watch.learnt(1.0, 33, False)
+    watch.read(["second half"], [])
+    with pytest.raises(
+        RecipeError, match=r"step 33: the loss is 2\.5 after 1, .* on the samples first half, second half$"
+    ):
+        watch.learnt(1.5, 33, True)
+    watch = Watch(Guard(), tmp_path)
+    watch.read(["odd"], [])
+    watch.learnt(1.0, 1, True)
+    with pytest.raises(RecipeError, match="step 1: the gradient is nan, on the samples odd"):
+        watch.gradient(float("nan"), 1)
+
+
+def test_a_resumed_watch_remembers_what_was_skipped(tmp_path: Path) -> None:
+    watch = Watch(Guard(broken=0.1), tmp_path)
+    watch.read(["good"] * 10, [Skipped("bad 1", "torn"), Skipped("bad 2", "torn")])
+    again = Watch(Guard(broken=0.1), tmp_path, seen=10)
+    again.read(["good"], [Skipped("bad 1", "torn"), Skipped("bad 3", "torn")])
+    again.read(["good"], [Skipped("bad 4", "torn")])
+    assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 4
+    with pytest.raises(RecipeError, match="5 samples cannot be used, beside 13 that can"):
+        again.read(["good"], [Skipped("bad 5", "torn")])
