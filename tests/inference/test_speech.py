@@ -143,6 +143,15 @@ def test_a_file_beside_the_video_that_cannot_be_read_is_told_and_passed_over(bee
     assert "clip.srt is empty" in caplog.text
 
 
+def test_what_cannot_be_read_gives_way_to_the_next_file_and_to_the_track_in_the_video(tmp_path, beeps, caplog):
+    video = write_numbered(tmp_path / "clip.mkv", range(20), subtitles=[("eng", 0.0, 1.0, "inside")])
+    video.with_suffix(".sub").write_bytes(b"\0\0\1\xba" + bytes(2048))
+    assert take(video).texts[0] == "inside" and take(video).said_in == "track 0 (eng)"
+    assert "clip.sub holds pictures of text" in caplog.text
+    video.with_suffix(".fr.srt").write_text(SUBTITLES, encoding="utf-8")
+    assert take(video).said_in == "clip.fr.srt"
+
+
 def test_an_encoding_that_is_named_wrongly_is_an_error_all_the_same(beeping, beeps):
     beeping.with_suffix(".srt").write_text(SUBTITLES.replace("hello", "ça"), encoding="utf-8")
     with pytest.raises(MediaError, match="is not written in ascii"):

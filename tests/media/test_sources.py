@@ -225,6 +225,14 @@ def test_what_is_too_much_or_not_there_is_one_clear_error(
     assert time.monotonic() - began < 8 and not list(tmp_path.iterdir())
 
 
+def test_nothing_is_taken_of_what_says_that_it_is_too_large(site: Site) -> None:
+    rules, into = SourceRules(hosts=(site.host,), largest=len(WHOLE) - 1), io.BytesIO()
+    for path, part in (("/clip.mp4", None), ("/parts", 4096)):
+        with pytest.raises(MediaError, match="is larger than the"):
+            remote_module.fetch(f"http://{site.host}{path}", rules, into, part=part)
+    assert not into.getvalue()
+
+
 def test_a_fetched_file_that_is_no_video_is_told_by_its_address(site: Site) -> None:
     address = f"http://{site.host}/clip.mp4?key=1"
     with pytest.raises(MediaError) as error, source_file(address, site.rules) as file:

@@ -1,5 +1,6 @@
 import logging
 import string
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from minigpt4_video.media import (
     find_subtitles,
     read_frames,
     read_subtitles,
+    subtitle_sources,
 )
 from numbered import write_sound, write_video
 
@@ -91,6 +93,25 @@ def test_the_other_kind_of_sub_files_is_read(tmp_path: Path) -> None:
     text = "[INFORMATION]\n[TITLE]x\n[END INFORMATION]\n00:00:01.00,00:00:02.50\nhello[br]world\n\n"
     path = written(tmp_path, text + "00:00:03.00,00:00:04.00\nbye\n", "clip.sub")
     assert read_subtitles(path) == [Cue(1.0, 2.5, "hello world"), Cue(3.0, 4.0, "bye")]
+
+
+def test_pictures_of_text_beside_a_video_are_told_from_text(tmp_path: Path) -> None:
+    """VobSub's, which share a suffix with MicroDVD's and SubViewer's."""
+    path = written(tmp_path, b"\0\0\1\xba\x44\0\4\0\4\1\1\x89\xc3\xf8\0\0\1\xbd" + bytes(2030), "clip.sub")
+    with pytest.raises(MediaError, match=r"clip\.sub holds pictures of text, not text; use an \.srt"):
+        read_subtitles(path)
+
+
+def test_every_source_is_named_in_the_order_in_which_to_take_them(tmp_path: Path) -> None:
+    said = [("ger", 0.0, 1.0, "Wort"), ("spa", 0.0, 1.0, "si"), ("eng", 0.0, 1.0, "yes")]
+    video = write_video(tmp_path / "clip.mkv", range(25), subtitles=said)
+    files = [written(tmp_path, SRT, name) for name in ("clip.srt", "clip.en.srt", "clip.es.vtt", "clip.fr.ass")]
+    tracks = [SubtitleSource(video, number, language) for number, (language, *_) in enumerate(said)]
+    beside = [SubtitleSource(file, None, file.stem[5:] or None) for file in files]
+    assert list(subtitle_sources(video)) == [*beside, *tracks]
+    plain, english, spanish, french = beside
+    assert list(subtitle_sources(video, "es")) == [spanish, tracks[1], plain, english, french, tracks[0], tracks[2]]
+    assert list(subtitle_sources(video, "ja")) == [*beside, *tracks]
 
 
 def test_broken_documents_and_absurd_frame_numbers_are_refused(tmp_path: Path) -> None:
@@ -262,6 +283,12 @@ def test_what_people_say_twice_is_kept(tmp_path: Path) -> None:
     lines = ["Stop!", "Stop!", "Why?", "Because.", "Oh.", "Yes."]
     text = "".join(f"{n + 1}\n00:00:0{n},000 --> 00:00:0{n + 1},000\n{line}\n\n" for n, line in enumerate(lines))
     assert [cue.text for cue in read_subtitles(written(tmp_path, text))] == lines
+
+
+@pytest.mark.parametrize(("start", "end"), [("00:00:0{}.000", "00:00:0{}.500"), ("00:00:01.000", "00:00:0{}.500")])
+def test_a_refrain_after_pauses_and_a_chorus_at_once_do_not_roll(tmp_path: Path, start: str, end: str) -> None:
+    text = "".join(f"{start.format(n)} --> {end.format(n)}\nRow, row\n\n" for n in range(1, 8))
+    assert [cue.text for cue in read_subtitles(written(tmp_path, text))] == ["Row, row"] * 7
 
 
 def test_overlapping_cues_are_all_kept(tmp_path: Path) -> None:
@@ -486,3 +513,44 @@ def test_damaged_characters_do_not_change_the_encoding(tmp_path: Path, caplog: p
     data[-3] = data[-20] = 0xFF
     (cue,) = read_subtitles(written(tmp_path, bytes(data)))
     assert cue.text.startswith(words) and "damaged characters" in caplog.text
+
+
+FIRST = "1\n00:00:01,000 --> 00:00:02,000\n"
+EVENT = "Dialogue: 0,0:00:01.00,0:00:02.00,A,,0,0,0,,"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "WEBVTT\n\n" + FIRST + "<v " * 50_000,
+        "WEBVTT\n\n" + FIRST + "<v.a" * 50_000,
+        FIRST + "{\\" * 100_000,
+        FIRST + "{y:" * 100_000,
+        EVENT + "{" * 100_000,
+        EVENT + "{\\p1" * 5_000,
+        FIRST + "word\n" + "\r" * 400_000 + "word",
+        FIRST + "ab\n" * 30_000 + "c\n\n" + FIRST.replace("02", "03").replace("01", "02") + "ab\n" * 30_000 + "d\n",
+    ],
+    ids=["voices", "classes", "overrides", "controls", "blocks", "drawings", "returns", "rolling"],
+)
+def test_no_text_takes_longer_than_its_length_accounts_for(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, text)
+    began = time.process_time()
+    assert read_subtitles(path)
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a{\\p1}m 0 0{\\p0}b", "ab"),
+        ("{\\p1\\an8}m 0 0{\\an7}l 9 9", "after"),
+        ("{\\pos(1,2)}a{\\p0}b{\\p2}m", "ab"),
+        ("a {b", "a {b"),
+        ("a {b} {\\c", "a {\\c"),
+        ("{\\p1}m{\\p0}a{\\p1", "a{\\p1"),
+    ],
+)
+def test_drawings_go_and_braces_that_do_not_close_stay(tmp_path: Path, text: str, words: str) -> None:
+    path = written(tmp_path, f"{EVENT}{text}\n{EVENT.replace('01', '03').replace('02', '04')}after\n", "clip.ass")
+    assert read_subtitles(path)[0].text == words

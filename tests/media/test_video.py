@@ -16,7 +16,7 @@ from PIL import Image
 from minigpt4_video.media import MediaError, probe, read_clip, read_frames, sample_times, unique_frames
 from minigpt4_video.media.decoding import Decoder
 from minigpt4_video.media.in_order import read_in_order
-from minigpt4_video.media.pictures import Form
+from minigpt4_video.media.pictures import Form, orientation_of
 from minigpt4_video.media.probing import probe_beginning
 from minigpt4_video.media.selection import Selection, read_selected
 from minigpt4_video.media.sources import open_media
@@ -124,6 +124,53 @@ def test_mirrored_and_turned_frames_follow_the_display_matrix(tmp_path: Path) ->
     path.write_bytes(data[:beginning] + transposed[:20] + data[beginning + 20 :])
     assert (read_clip(path, 3).frames == plain.swapaxes(1, 2)).all()
     assert probe(path).mirrored
+
+
+def moved(pictures: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """Each pixel (x, y) at (ax + cy, bx + dy)."""
+    a, b, c, d = matrix
+    y, x = np.mgrid[: pictures.shape[1], : pictures.shape[2]]
+    across, down = a * x + c * y, b * x + d * y
+    across, down = across - across.min(), down - down.min()
+    found = np.zeros((len(pictures), down.max() + 1, across.max() + 1, 3), dtype=np.uint8)
+    found[:, down, across] = pictures
+    return found
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        *((1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1)),
+        *((0, 1, 1, 0), (0, -1, 1, 0), (0, 1, -1, 0), (0, -1, -1, 0)),
+    ],
+)
+def test_every_way_of_turning_and_mirroring_is_undone(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+    path = write_video(tmp_path / "clip.mp4", range(100, 103))
+    plain, usual = read_clip(path, 3).frames, struct.pack(">5i", 65536, 0, 0, 0, 65536)
+    content = bytearray(path.read_bytes())
+    place = content.index(usual, content.index(b"tkhd"))
+    a, b, c, d = (65536 * part for part in matrix)
+    content[place : place + 20] = struct.pack(">5i", a, b, 0, c, d)
+    path.write_bytes(content)
+    found, info = read_clip(path, 3).frames, probe(path)
+    assert (found == moved(plain, matrix)).all() and (info.height, info.width) == found.shape[1:3]
+    mirrored = plain[:, :, ::-1] if info.mirrored else plain
+    assert (found == np.rot90(mirrored, -info.rotation // 90, axes=(1, 2))).all()
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_turning_is_known_where_a_frames_extras_cannot_be_listed(tmp_path: Path, degrees: int) -> None:
+    path = write_video(tmp_path / "clip.mp4", range(3), rotation=degrees)
+    with open_media(path) as container:
+        frame = next(container.decode(video=0))
+
+    class Refusing:
+        rotation = frame.rotation
+
+        def reformat(self, *_: object, **__: object) -> None:
+            raise ValueError("of a kind that is not known")
+
+    assert orientation_of(Refusing()) == orientation_of(frame)
 
 
 def test_size_is_the_bicubic_resize_of_the_whole_frame(long_gop: Path) -> None:

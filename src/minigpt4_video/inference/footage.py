@@ -14,12 +14,12 @@ from minigpt4_video.media import (
     SubtitleSource,
     VideoInfo,
     align,
-    find_subtitles,
     lines,
     probe,
     read_clip,
     read_frames,
     read_subtitles,
+    subtitle_sources,
     transcribe,
 )
 from minigpt4_video.messages import Message, question
@@ -160,8 +160,7 @@ def _said(
         return Said(missing="none wanted")
     if subtitles != "auto":
         return Said(read_subtitles(subtitles, encoding=encoding, fps=info.fps), Path(subtitles).name)
-    source = find_subtitles(path, language)
-    if source is not None:
+    for source in subtitle_sources(path, language):
         try:
             return Said(read_subtitles(source.path, source.track, encoding, info.fps), _name(source))
         except MediaError as error:

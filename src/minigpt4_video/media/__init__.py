@@ -6,7 +6,14 @@ from minigpt4_video.media.guarded import Limits, probe_guarded, read_clip_guarde
 from minigpt4_video.media.probing import SubtitleTrack, VideoInfo, probe
 from minigpt4_video.media.remote import SourceRules, is_address, source_file
 from minigpt4_video.media.sampling import sample_times
-from minigpt4_video.media.subtitles import SubtitleSource, as_webvtt, find_beside, find_subtitles, read_subtitles
+from minigpt4_video.media.subtitles import (
+    SubtitleSource,
+    as_webvtt,
+    find_beside,
+    find_subtitles,
+    read_subtitles,
+    subtitle_sources,
+)
 from minigpt4_video.media.transcription import Recogniser, lines, transcribe
 from minigpt4_video.media.video import Clip, read_clip, read_frames, unique_frames
 
@@ -35,6 +42,7 @@ __all__ = [
     "read_subtitles_guarded",
     "sample_times",
     "source_file",
+    "subtitle_sources",
     "transcribe",
     "unique_frames",
 ]

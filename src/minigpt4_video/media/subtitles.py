@@ -4,7 +4,7 @@ import codecs
 import html
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -25,15 +25,19 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa", ".sub")
 LARGEST_FILE = 64 * 2**20
 ROLLING_GAP = 0.1  # seconds between two cues of which the second can show the first's lines again
+MOST_ROLLING = 8  # lines
 
 TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,3}))?"
 TIMING = re.compile(rf"^[ \t]*{TIME}[ \t]*-{{1,2}}>[ \t]*{TIME}(?:[ \t].*)?$", re.MULTILINE)
-VOICE = re.compile(r"<v(?:\.[^\s>]*)?[ \t]+([^>]*)>")
+VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>]*)>")
 TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<(?:\d+:)?\d+:\d+\.\d+>|</>")
-OVERRIDE = re.compile(r"\{\\[^}]*\}|\{[yYfFsScCpPoO]:[^}]*\}")
-DRAWING = re.compile(r"\{[^}]*\\p[1-9][^}]*\}.*?(?:\{[^}]*\\p0[^}]*\}|$)")
+# The closing brace may be missing, so that nothing is looked through again and again for it: such a text is no block.
+OVERRIDE = re.compile(r"\{(?:\\|[yYfFsScCpPoO]:)[^}]*\}?")
+BLOCK = re.compile(r"\{[^}]*\}?")
+DRAWS = re.compile(r"\\p(\d)")
 EVENT_TIME = re.compile(r"(-?)(\d{1,4}):(\d{1,2}):(\d{1,2})[.:](\d{1,3})")
 EVENT = re.compile(r"^Dialogue:", re.MULTILINE)
+PICTURES_OF_TEXT = b"\0\0\1\xba"  # begins VobSub's .sub files
 MARK = re.compile(r"->|Dialogue:|\{\d+\}\{\d+\}")  # what every subtitle has, whatever ends its lines
 SHORT_FIELDS = ["layer", "start", "end", "style", "name", "text"]
 EVENT_FIELDS = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
@@ -67,17 +71,23 @@ def find_subtitles(video: str | PathLike[str], language: str | None = None) -> S
     `language` is a code such as "en", "eng" or "pt-BR". What is in it comes first, a file or a track; then a file
     whose name tells no language, English, and the others by their names; of tracks the first.
     """
+    return next(subtitle_sources(video, language), None)
+
+
+def subtitle_sources(video: str | PathLike[str], language: str | None = None) -> Iterator[SubtitleSource]:
+    """All subtitles of a video in the order of `find_subtitles`: for whoever finds the first one unreadable."""
     file = Path(video)
     beside = find_beside(file, language)
-    if beside and (language is None or is_in(beside[0].language, language)):
-        return beside[0]
+    first = [source for source in beside if language is None or is_in(source.language, language)]
+    yield from first
     with open_media(file) as container:
-        tracks = [track for track in subtitle_tracks(container) if track.is_text]
-    track = next((track for track in tracks if is_in(track.language, language)), None)
-    if track is None and beside:
-        return beside[0]
-    track = track or next(iter(tracks), None)
-    return None if track is None else SubtitleSource(file, track.number, track.language)
+        tracks = [
+            SubtitleSource(file, track.number, track.language) for track in subtitle_tracks(container) if track.is_text
+        ]
+    spoken = [track for track in tracks if is_in(track.language, language)]
+    yield from spoken
+    yield from (source for source in beside if source not in first)
+    yield from (track for track in tracks if track not in spoken)
 
 
 def find_beside(video: str | PathLike[str], language: str | None = None) -> list[SubtitleSource]:
@@ -168,6 +178,8 @@ def _text(file: Path, encoding: str | None) -> str:
         data = file.read_bytes()
     except OSError as error:
         raise MediaError(f"{shown(file)} cannot be read ({error.strerror}); check its permissions.") from error
+    if data.startswith(PICTURES_OF_TEXT):
+        raise MediaError(f"{shown(file)} holds pictures of text, not text; use an .srt, .vtt, .ass or other .sub file.")
     if encoding is not None:
         try:
             return data.decode(encoding)
@@ -185,7 +197,7 @@ def _text(file: Path, encoding: str | None) -> str:
 
 
 def _cues_of_text(file: Path, text: str, fps: float | None) -> list[Cue]:
-    text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n").lstrip("\ufeff")  # "\r\r\n": converted twice
+    text = re.sub(r"(?<!\r)\r+\n", "\n", text).replace("\r", "\n").lstrip("\ufeff")  # "\r\r\n": converted twice
     if EVENT.search(text):
         return _sorted(_dialogues(text))
     if TIMING.search(text):
@@ -242,7 +254,7 @@ def _timed_blocks(text: str) -> Iterable[tuple[float, float, list[str]]]:
     timings = list(TIMING.finditer(text))
     for timing, following in zip(timings, [*timings[1:], None], strict=True):
         body = text[timing.end() : None if following is None else following.start()].lstrip("\n")
-        if timing.end() < len(text) and text[timing.end() :].startswith("\n\n"):
+        if text.startswith("\n\n", timing.end()):
             body = ""
         lines = body.split("\n\n")[0].split("\n")
         if following is not None and "\n\n" not in body and len(lines) > 2 and lines[-2].strip().isdecimal():
@@ -256,7 +268,7 @@ def _unrolled(blocks: list[tuple[float, float, list[str]]]) -> Iterable[Cue]:
     the one before it ended with. Where few cues do, people repeat themselves, and all is kept."""
     repeated = [0]
     for (began, ends, before), (start, _, lines) in pairwise(blocks):
-        longest = min(len(before), len(lines)) if began < start <= ends + ROLLING_GAP else 0
+        longest = min(len(before), len(lines), MOST_ROLLING) if began < start <= ends + ROLLING_GAP else 0
         repeated.append(next((count for count in range(longest, 0, -1) if before[-count:] == lines[:count]), 0))
     rolls = sum(count > 0 for count in repeated) > max(2, len(blocks) / 3)
     for (start, end, lines), count in zip(blocks, repeated, strict=True):
@@ -271,14 +283,26 @@ def _seconds(groups: tuple[str | None, ...]) -> float:
 
 def _plain(text: str) -> str:
     text = VOICE.sub(lambda voice: f"{voice[1].strip()}: ", text)
-    text = html.unescape(TAG.sub("", OVERRIDE.sub("", text)))
+    text = html.unescape(TAG.sub("", OVERRIDE.sub(lambda block: "" if block[0].endswith("}") else block[0], text)))
     return " ".join(text.replace("\\N", " ").replace("\\n", " ").replace("\\h", " ").split())
 
 
 def _dialogue(name: str, text: str) -> str:
     """The words of a SubStation Alpha event: no drawings, and no braces, which are markup or comments there."""
-    words = _plain(re.sub(r"\{[^}]*\}", "", DRAWING.sub("", text)))
+    words = _plain(_without_blocks(text))
     return f"{name.strip()}: {words}" if name.strip() and words else words
+
+
+def _without_blocks(text: str) -> str:
+    kept, place, is_drawn = [], 0, False
+    for block in BLOCK.finditer(text):
+        is_whole = block[0].endswith("}")
+        if not is_drawn:
+            kept.append(text[place : block.start() if is_whole else block.end()])
+        place = block.end()
+        scales = DRAWS.findall(block[0]) if is_whole else []
+        is_drawn = scales[-1] != "0" if scales else is_drawn
+    return "".join(kept) + ("" if is_drawn else text[place:])
 
 
 def _cues_of_track(file: Path, track: int | None) -> list[Cue]:
