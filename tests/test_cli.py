@@ -79,6 +79,27 @@ def test_chat_answers_line_by_line_and_an_empty_line_begins_again(command, video
     assert answers[0] == answers[-1]
 
 
+def test_chat_goes_on_after_a_question_that_it_cannot_answer(command, video, random_model, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("why? " * 400 + "\nWhat happens?\n"))
+    status, out, err = command("chat", video, "-m", random_model, "--max-new-tokens", 6)
+
+    assert status == 0 and out.strip()
+    assert "error: The question" in err and "answer; an empty line begins a new conversation" in err
+
+
+@pytest.mark.parametrize("words", ["", "\n\n"])
+def test_chat_ends_with_its_input(command, video, random_model, monkeypatch, words):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(words))
+    assert command("chat", video, "-m", random_model)[:2] == (0, "")
+
+
+def test_questions_in_no_encoding_are_answered(video, random_model):
+    more = ["-m", str(random_model), "--max-new-tokens", "4"]
+    for words, typed in ((["ask", video, b"caf\xe9?", *more], None), (["chat", video, *more], b"caf\xe9?\n")):
+        done = subprocess.run([*PROGRAM, *words], input=typed, capture_output=True, check=False, timeout=120)
+        assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
 def test_inspect_tells_streams_frames_and_plan_without_weights(command, subtitled, random_model, tmp_path):
     bare = shutil.copytree(random_model, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
     status, out, _ = command("inspect", subtitled, "-m", bare)
@@ -261,6 +282,12 @@ def test_more_frames_than_the_context_holds_are_refused(command, tmp_path, rando
     assert most is not None and int(most[1]) < frames
 
 
+@pytest.mark.parametrize("verb", ["ask", "inspect"])
+def test_so_they_are_of_a_video_that_does_not_have_as_many(command, video, random_model, verb):
+    question = ["What happens?"] if verb == "ask" else []
+    refused(command(verb, video, *question, "-m", random_model, "--frames", 100000), "100000 frames", "256", "at most")
+
+
 def test_a_question_that_the_context_cannot_hold_is_refused(command, video, random_model):
     refused(command("ask", video, "why? " * 400, "-m", random_model), "256")
 
@@ -311,8 +338,24 @@ def test_a_model_folder_without_its_weights_or_with_damaged_ones_is_refused(comm
     refused(command(*ask, damaged), "weights")
 
 
-def test_a_device_that_is_not_there_is_refused(command, video, random_model):
-    refused(command("ask", video, "What happens?", "-m", random_model, "--device", "abacus"), "abacus")
+@pytest.mark.parametrize("device", ["abacus", "cuda:99", "meta", ""])
+def test_a_device_that_is_not_there_is_refused(command, video, random_model, device):
+    refused(command("ask", video, "What happens?", "-m", random_model, "--device", device), f'"{device}"')
+
+
+@pytest.mark.parametrize("value", [-1, 2**70])
+def test_a_seed_that_no_generator_takes_is_refused(command, video, random_model, value):
+    refused(command("ask", video, "What?", "-m", random_model, "--temperature", 1, "--seed", value), "seed")
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "hot"])
+def test_a_temperature_that_means_nothing_is_refused(command, video, random_model, value):
+    refused(command("ask", video, "What?", "-m", random_model, "--temperature", value), "temperature")
+
+
+def test_a_temperature_next_to_nothing_takes_the_likeliest_word(command, video, random_model):
+    ask = ["ask", video, "What?", "-m", random_model, "--max-new-tokens", 8]
+    assert command(*ask, "--temperature", "1e-300")[:2] == command(*ask)[:2]
 
 
 def test_a_place_where_no_report_can_be_written_is_refused_before_the_work(command, video, tmp_path):

@@ -128,7 +128,7 @@ def test_report_counts_every_key(converted):
     _, report = converted
     assert (report.lora_keys, report.lora_rank, report.lora_alpha) == (8, RANK, 16)
     assert (report.projection_keys, report.projection_shape) == (2, (HIDDEN, 4 * WIDTH))
-    assert (report.vision_keys, report.vision_blocks) == (4 + 2 * 13, 2)
+    assert (report.vision_keys, report.vision_blocks, report.vision_heads) == (4 + 2 * 13, 2, WIDTH // 16)
     assert report.unused_checkpoint_keys == ()
     assert len(report.unused_vision_keys) == 13 + 2
     assert {name.split(".")[0] for name in report.unused_vision_keys} == {"blocks", "norm"}
@@ -249,6 +249,30 @@ def test_checkpoint_of_another_language_model_size_is_refused(parts, sizes, reas
 def test_projection_for_another_tower_is_refused(parts):
     state = official() | {"llama_proj.weight": torch.zeros(HIDDEN, 768)}
     parts.refused("projects 48 x 768, but .* need 48 x 128", state)
+
+
+@pytest.mark.parametrize("key", ["llama_proj.bias", "blocks.1.mlp.fc2.weight", "blocks.0.norm1.bias"])
+def test_weights_of_an_odd_shape_are_refused(parts, key):
+    state, tower = official(), eva()
+    (state if key in state else tower)[key] = torch.zeros(7)
+    torch.save(tower, parts.vision)
+    parts.refused("do not fit each other .*size mismatch", state)
+
+
+@pytest.mark.parametrize("heads", [0, 5, 64])
+def test_heads_that_do_not_divide_the_tower_are_refused(parts, heads):
+    parts.refused(f"{WIDTH} wide cannot have {heads} heads", vision_heads=heads)
+
+
+def test_tower_that_does_not_tell_its_heads_is_asked_about(parts):
+    torch.save(eva(width=24), parts.vision)
+    parts.refused("24 wide does not tell its heads")
+
+
+def test_place_where_no_folder_can_be_made_is_refused_before_the_work(parts):
+    (parts.folder / "file").write_text("mine")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        convert("absent.pth", parts.base, parts.vision, parts.folder / "file" / "out")
 
 
 def test_pickled_code_is_not_run(parts, tmp_path):

@@ -203,12 +203,30 @@ def test_frames_given_twice_are_refused(model, processor, frames):
         model(inputs_embeds=embeds, pixel_values=inputs["pixel_values"])
 
 
-def test_assisted_and_lookup_decoding_of_frames_are_refused_clearly(model, processor, frames):
+@pytest.mark.parametrize(
+    "option", ["assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens", "prefill_chunk_size"]
+)
+def test_assisted_and_lookup_decoding_of_frames_are_refused_clearly(model, processor, frames, option):
     inputs = alone(processor, frames, 1)
-    with pytest.raises(ModelError, match="cannot read frames"):
-        answers(model, inputs, prompt_lookup_num_tokens=3)
-    with pytest.raises(ModelError, match="cannot read frames"):
-        answers(model, inputs, assistant_model=model)
+    with pytest.raises(ModelError, match=f"{option} cannot read frames"):
+        answers(model, inputs, **{option: model if option == "assistant_model" else 1})
+
+
+@pytest.mark.parametrize("option", ["assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size"])
+def test_assisted_and_lookup_decoding_of_words_alone_change_nothing(model, processor, option):
+    inputs = processor(text="[INST] What is what is what?[/INST]", return_tensors="pt")
+    value = {"assistant_model": tiny_model(seed=1), "prompt_lookup_num_tokens": 3, "prefill_chunk_size": 5}[option]
+    plain = answers(model, inputs, max_new_tokens=12)
+    assert torch.equal(answers(model, inputs, max_new_tokens=12, **{option: value}), plain)
+
+
+def test_words_of_the_prompt_can_be_favoured_and_its_frames_are_none_of_them(model, processor, frames):
+    inputs = alone(processor, frames, 0)
+    words = set(inputs["input_ids"][0].tolist()) - {processor.image_token_id}
+    options = {"max_new_tokens": 1, "do_sample": False, "output_scores": True, "output_logits": True}
+    made = model.generate(**inputs, **options, return_dict_in_generate=True, encoder_repetition_penalty=2.0)
+    changed = (made.scores[0] != made.logits[0])[0].nonzero()[:, 0].tolist()
+    assert set(changed) == words
 
 
 def test_penalty_counts_new_words_only(model, processor, frames):

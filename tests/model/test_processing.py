@@ -197,6 +197,11 @@ def test_words_of_people_make_no_frame_turn_or_control_token(processor, frames, 
     assert processor.plain(processor.plain(words)) == processor.plain(words)
 
 
+def test_halves_of_characters_do_not_reach_the_tokenizer(processor):
+    assert processor.plain("caf\udce9 \ud83d\ude00 \ud83d") == "caf\ufffd \U0001f600 \ufffd"
+    assert processor.apply_chat_template(asked([np.zeros((4, 4, 3), np.uint8)], "caf\udce9?"), tokenize=True)
+
+
 def test_ordinary_words_stay_as_they_are(processor):
     for text in ("a < b > c", "x[0] = <b>bold</b>", "100 % (sure)", "¿Qué? 你好 </S>"):
         assert processor.plain(text) == text

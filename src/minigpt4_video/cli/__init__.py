@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names may hold what no encoding can say
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")
     try:
         status = app(given or ["--help"], prog_name="minigpt4-video", standalone_mode=False)
         sys.stdout.flush()

@@ -127,7 +127,7 @@ def chat(
                     say(piece, end="")
                 say("")
             except UserError as error:
-                note(f"error: {error}; an empty line begins a new conversation")
+                note(f"error: {str(error).rstrip('.')}; an empty line begins a new conversation")
 
 
 def _next_line() -> str:

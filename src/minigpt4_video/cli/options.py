@@ -29,11 +29,16 @@ Quantize = Annotated[
         help="Hold the language model in 8 or 4 bit numbers: less memory, slightly other answers.", show_default=False
     ),
 ]
-Seed = Annotated[int | None, Option(help="Makes the draws of a temperature repeatable.", show_default=False)]
+Seed = Annotated[
+    int | None,
+    Option(min=0, max=2**63 - 1, help="Makes the draws of a temperature repeatable.", show_default=False),
+]
 MaxNewTokens = Annotated[
     int | None, Option(min=1, help="Longest answer, in tokens [default: the model's own].", show_default=False)
 ]
-Temperature = Annotated[float, Option(min=0.0, help="0 always takes the likeliest word; higher is more varied.")]
+Temperature = Annotated[
+    float, Option(min=0.0, max=1e6, help="0 always takes the likeliest word; higher is more varied.")
+]
 Subtitles = Annotated[
     str, Option(help="auto: a file beside the video, else a track inside it, else its speech; off; or a file.")
 ]

@@ -1,5 +1,6 @@
 """A model that answers about videos, and about any conversation."""
 
+import math
 from collections.abc import Sequence
 from copy import copy, deepcopy
 from functools import partial
@@ -39,6 +40,10 @@ FRAMES_AT_ONCE = 8
 
 KEPT_BYTES = 8 * 2**30
 """Memory that the prefixes of opened videos may take together; whatever it is, one of them is kept."""
+
+
+LEAST_TEMPERATURE = 1e-3
+"""Below it the likeliest word is certain as far as numbers go, and dividing by it would leave their range."""
 
 
 class VideoChat:
@@ -186,14 +191,14 @@ class VideoChat:
 
     def settings(self, max_new_tokens: int | None, temperature: float) -> Any:
         """How to generate: as stored with the weights, but for length, temperature, and beams, which cannot stream."""
-        if temperature < 0:
-            raise UserError(f"the temperature is {temperature}; it cannot be below 0, which always takes the likeliest")
+        if not 0 <= temperature < math.inf:
+            raise UserError(f"the temperature is {temperature}; give 0, which always takes the likeliest word, or more")
         settings = deepcopy(self.model.generation_config)
         settings.max_length = None
         settings.max_new_tokens = max_new_tokens or self.processor.answer_reserve
         settings.num_beams = 1
-        settings.do_sample = temperature > 0
-        if temperature > 0:
+        settings.do_sample = temperature >= LEAST_TEMPERATURE
+        if settings.do_sample:
             settings.temperature = temperature
         else:
             settings.temperature = settings.top_p = settings.top_k = None

@@ -131,7 +131,7 @@ def take_footage(
     info = probe(path)
     if frames is not None:
         most = (processor.window - processor.answer_reserve) // processor.tokens_per_frame
-        if min(frames, info.frames or frames) > most:
+        if frames > most:
             raise _too_many(frames, most, processor.window)
     said = _said(path, info, subtitles, subtitle_language, encoding, speech, listen)
     size = (processor.image_size, processor.image_size)

@@ -86,6 +86,11 @@ def find_device(name: str | None, needed: int = 0) -> torch.device:
         return torch.device("cpu")
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f'there is no kind of device "{name}"; name cpu, cuda, or cuda:1 for the second') from error
+    if device.type == "meta":
+        raise ModelError('the device "meta" holds no numbers; name cpu, cuda, or cuda:1 for the second')
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")

@@ -19,6 +19,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from minigpt4_video.errors import UserError
 from minigpt4_video.inference.answer import Answer, Timings
 from minigpt4_video.model.branches import Branch, Branches
 from minigpt4_video.planning import Plan
@@ -45,8 +46,10 @@ class Choice:
             self.generator = torch.Generator(device)
             if seed is None:
                 self.generator.seed()
-            else:
+            elif 0 <= seed < 2**63:
                 self.generator.manual_seed(seed)
+            else:
+                raise UserError(f"the seed is {seed}; give a number from 0 to {2**63 - 1}")
             self.processors.append(TemperatureLogitsWarper(settings.temperature))
             if settings.top_k:
                 self.processors.append(TopKLogitsWarper(settings.top_k))

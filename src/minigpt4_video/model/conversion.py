@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import pickle
 import re
 import shutil
@@ -22,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, Blip2VisionConfig, GenerationConfig
 
-from minigpt4_video.errors import CheckpointError, UserError
+from minigpt4_video.errors import CheckpointError
 from minigpt4_video.model.chat_templates import CHATML_TEMPLATES, INSTRUCTION_TEMPLATES
 from minigpt4_video.model.configuration import MiniGPT4VideoConfig
 from minigpt4_video.model.modeling import MiniGPT4VideoForConditionalGeneration
@@ -86,6 +87,7 @@ class Conversion:
     projection_std: float
     vision_keys: int
     vision_blocks: int
+    vision_heads: int
     language_keys: int
     unused_checkpoint_keys: tuple[str, ...]
     unused_vision_keys: tuple[str, ...]
@@ -104,7 +106,7 @@ class Conversion:
             f"LoRA norm             {self.lora_norm:.6g}",
             f"projection keys used  {self.projection_keys} {self.projection_shape[0]} x {self.projection_shape[1]}, "
             f"mean {self.projection_mean:.3g}, deviation {self.projection_std:.3g}",
-            f"vision keys used      {self.vision_keys} ({self.vision_blocks} blocks)",
+            f"vision keys used      {self.vision_keys} ({self.vision_blocks} blocks, {self.vision_heads} heads)",
             f"language keys used    {self.language_keys}",
             f"checkpoint keys left  {left(self.unused_checkpoint_keys)}",
             f"vision keys left      {left(self.unused_vision_keys)}",
@@ -159,6 +161,7 @@ def convert(
     folder, target = Path(language_model), Path(output)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target} exists and is not empty; name another output folder")
+    _check_writable(target)
     wanted = _dtype(dtype)
     checkpoint = read_checkpoint(official_checkpoint)
     lora, projection, left = checkpoint.lora, checkpoint.projection, checkpoint.unused
@@ -192,7 +195,11 @@ def convert(
 
     with torch.device("meta"):
         model = MiniGPT4VideoForConditionalGeneration(config)
-    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    except RuntimeError as error:  # a line for each weight of another shape
+        reason = str(error).split("\n\t")[-1].strip()
+        raise CheckpointError(f"the three files do not fit each other ({reason}); check that each is whole") from error
     missing = [name for name in missing if name != "lm_head.weight" or not config.tie_word_embeddings]
     if missing or unexpected:
         raise CheckpointError(
@@ -215,6 +222,7 @@ def convert(
         projection_std=float(weight.std()),
         vision_keys=len(tower) - len(vision_left),
         vision_blocks=vision_config.num_hidden_layers,
+        vision_heads=vision_config.num_attention_heads,
         language_keys=language_keys,
         unused_checkpoint_keys=left,
         unused_vision_keys=vision_left,
@@ -367,7 +375,7 @@ def convert_vision(
         hidden_size=width,
         intermediate_size=tower["blocks.0.mlp.fc1.weight"].shape[0],
         num_hidden_layers=used,
-        num_attention_heads=heads or _heads(width),
+        num_attention_heads=_heads(width, heads),
         image_size=side * patch,
         patch_size=patch,
         layer_norm_eps=1e-6,
@@ -531,12 +539,23 @@ def _generation_config(base: GenerationConfig, tokenizer: Any, answer: int) -> G
     )
 
 
-def _heads(width: int) -> int:
-    """88 channels a head in ViT-g (1408 wide, 16 heads); 16 in miniature towers."""
+def _heads(width: int, named: int | None) -> int:
+    """As named, else 88 channels a head as in ViT-g (1408 wide, 16 heads), or 16 as in miniature towers."""
+    if named is not None:
+        if named < 1 or width % named:
+            raise CheckpointError(f"a vision tower {width} wide cannot have {named} heads; give a divisor of {width}")
+        return named
     size = 88 if width % 88 == 0 else 16
     if width % size:
-        raise UserError(f"a vision tower {width} wide does not tell its heads; give vision_heads")
+        raise CheckpointError(f"a vision tower {width} wide does not tell its heads; name them (--vision-heads)")
     return width // size
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a place where the new folder cannot be made, before the work. Raises CheckpointError."""
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise CheckpointError(f"{folder} cannot be written: {above} is no folder to write in; name another output")
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:

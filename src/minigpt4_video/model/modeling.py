@@ -16,6 +16,7 @@ from torch import nn
 from transformers import (
     AutoModel,
     Blip2VisionModel,
+    EncoderRepetitionPenaltyLogitsProcessor,
     GenerationConfig,
     GenerationMixin,
     LogitsProcessor,
@@ -33,6 +34,9 @@ from minigpt4_video.model.configuration import MiniGPT4VideoConfig
 
 LAYER_NORM_EPS = 1e-5
 """Of the layer norm after the tower. The original adds its own with torch's default; its blocks have 1e-6."""
+
+BLIND_TO_FRAMES = ("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens", "prefill_chunk_size")
+"""Options of `generate` that a prompt with frames cannot have."""
 
 
 @dataclass
@@ -377,8 +381,9 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
         """As in transformers, with two differences.
 
         `repetition_penalty` and `no_repeat_ngram_size` count new tokens only, never the words of the prompt, and the
-        frame placeholder is never generated. Raises ModelError for assisted and prompt-lookup decoding of a prompt with
-        frames: their candidates are made from the prompt's ids, where frames are only placeholders.
+        frame placeholder is never generated. Raises ModelError for what cannot read frames in a prompt: assisted and
+        prompt-lookup decoding make candidates from its ids, where frames are only placeholders, and
+        `prefill_chunk_size` would cut it amid them. A prompt of words alone may have all of them.
         """
         ids = kwargs.get("input_ids", inputs)
         embeds = kwargs.get("inputs_embeds")
@@ -391,12 +396,9 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
 
         pixels, features = kwargs.pop("pixel_values", None), kwargs.pop("image_features", None)
         has_frames = pixels is not None or features is not None
-        if has_frames and (kwargs.get("assistant_model") is not None or asked("prompt_lookup_num_tokens")):
-            raise ModelError(
-                "assisted and prompt-lookup decoding cannot read frames; leave out assistant_model and "
-                "prompt_lookup_num_tokens"
-            )
         if has_frames:
+            if blind := [name for name in BLIND_TO_FRAMES if asked(name)]:
+                raise ModelError(f"generating with {' and '.join(blind)} cannot read frames; leave it out")
             kwargs["image_features"] = self._rows_of_features(ids, embeds, pixels, features)
         prompt_length = 0 if ids is None else ids.shape[1]
         processors = LogitsProcessorList()
@@ -408,6 +410,12 @@ class MiniGPT4VideoForConditionalGeneration(MiniGPT4VideoPreTrainedModel, Genera
             processors.append(NewTokensOnly(NoRepeatNGramLogitsProcessor(ngram), prompt_length))
             kwargs["no_repeat_ngram_size"] = 0
         token = self.config.image_token_id
+        favour = asked("encoder_repetition_penalty")
+        if ids is not None and favour is not None and favour != 1.0:  # for the prompt's words; frames are none of them
+            is_word = ids != token
+            some_word = ids.gather(1, is_word.int().argmax(dim=1, keepdim=True))  # (batch, 1)
+            processors.append(EncoderRepetitionPenaltyLogitsProcessor(favour, torch.where(is_word, ids, some_word)))
+            kwargs["encoder_repetition_penalty"] = 1.0
         if token is not None and token < self.lm_head.out_features:
             device = prompt.device if prompt is not None else self.device
             processors.append(SuppressTokensLogitsProcessor([token], device=device))

@@ -144,8 +144,9 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
 
     def plain(self, text: str) -> str:
         """The text with every control literal broken by a space, so that it can create no placeholder, turn or control
-        token.
+        token; what is no character (half of a surrogate pair, from a name or from JSON) becomes U+FFFD.
         """
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         literals = {IMAGE, VIDEO, FRAME_TAG, "</Img>", SUBTITLE_TAG, *CONTROL_LITERALS, *self._special_literals()}
         while found := [literal for literal in literals if len(literal) > 1 and literal in text]:
             for literal in found:
