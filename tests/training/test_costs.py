@@ -95,7 +95,7 @@ def test_time_and_memory_follow_the_devices_and_what_is_trained() -> None:
     assert two.hours == pytest.approx(2 * one.hours, rel=0.1)
     full = read_recipe("llama2-7b/stage3", variant="full")
     assert not forecast(full, sizes, None, gpu="a100").fits
-    sharded = replace(full, training={**full.training, "fsdp": "full_shard"})
+    sharded = replace(full, sharded=True)
     assert forecast(sharded, sizes, None, gpu="a100", devices=8).fits
     with pytest.raises(RecipeError, match="rtx4090"):
         forecast(plan, sizes, None, gpu="abacus")

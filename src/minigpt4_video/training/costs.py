@@ -245,9 +245,10 @@ def forecast(
         passes = 4 if settings.get("gradient_checkpointing") else 3
     flops_tower = encoded * shape.frames * tower_flops(sizes) * passes
     flops = seen * sample_flops(plan, sizes, shape) + flops_tower
-    shards = devices if settings.get("fsdp") else 1
+    shards = devices if plan.sharded else 1
+    tower = 0 if plan.learn.vision else sizes.vision  # a frozen one is held whole by each
     lora = lora_parameters(sizes.text_config, plan.learn.lora_rank) if plan.learn.language == "lora" else 0
-    weights = (sizes.parameters - (trained - lora)) * BYTES[plan.learn.frozen] / shards
+    weights = ((sizes.parameters - tower - (trained - lora)) / shards + tower) * BYTES[plan.learn.frozen]
     state = trained * TRAINED_BYTES / shards
     activations = _activations(plan, sizes, shape, local) + trained * CAST_BYTES
     memory = (weights + state + activations) / GIB

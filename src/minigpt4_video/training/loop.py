@@ -33,6 +33,7 @@ from minigpt4_video.training.kept import Medium, encoded, keep_features, normali
 from minigpt4_video.training.packing import attention
 from minigpt4_video.training.pretraining import ANSWER_MULTIPLE
 from minigpt4_video.training.recipe import Guard
+from minigpt4_video.training.sharding import is_sharded, load_optimizer, load_trained, save_trained
 
 REMEMBERED = 32
 """Losses of which a spike is told apart."""
@@ -40,6 +41,7 @@ TOLERATED = 3
 """Samples that may be unusable whatever the share."""
 SKIPPED = "skipped.jsonl"
 ANSWERS = "answers.jsonl"
+SCHEDULER = "scheduler.pt"
 ANSWER_TOKENS = 64
 
 
@@ -156,9 +158,13 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         held: Files | None = None,
         collate: FilesCollator | None = None,
         answers: int = 0,
+        sharded: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        # Set afterwards, for transformers refuses to write checkpoints of such models; those below are our own.
+        self.is_distributed_loading_by_transformers = sharded
+        self.sharded = sharded
         self.watch = watch
         self.sight = sight
         self.held = held
@@ -192,6 +198,48 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             frames = self.sight.of(inner, inputs)
         return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)} | frames
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Tells what trains, and raises RecipeError where processes would train each for itself."""
+        made = super()._prepare_for_training(*args, **kwargs)
+        runs, count = parallel(self.model_wrapped), self.args.world_size
+        if count > 1 and runs == "one process":
+            raise RecipeError(f"{count} processes would train without exchanging gradients; start them with torchrun")
+        if self.args.process_index == 0:
+            told = runs if count == 1 else f"{count} processes, {runs}"
+            print(f"training on {self.args.device.type}: {told}", file=sys.stderr, flush=True)
+        return made
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.sharded:
+            super()._save(output_dir, state_dict)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_trained(self.model, _plain(self.optimizer), Path(output_dir), self.args.should_save)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.sharded:
+            load_trained(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.sharded or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_optimizer(self.model, _plain(self.optimizer), Path(checkpoint))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER, weights_only=True))
+
+    def _load_best_model(self) -> None:
+        if self.sharded:
+            load_trained(self.model, Path(self.state.best_model_checkpoint))
+        else:
+            super()._load_best_model()
+
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
@@ -202,6 +250,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if hasattr(norm, "full_tensor"):  # of shards
+            norm = norm.full_tensor()
         self.watch.gradient(float(norm), self.state.global_step + 1)
         return norm
 
@@ -213,16 +263,20 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         device = self.args.device
         total, learned = torch.zeros((), device=device), torch.zeros((), device=device)
         size = self.args.per_device_eval_batch_size
-        mine = range(self.args.process_index * size, len(self.held), self.args.world_size * size)
-        for first in mine:
-            batch = self.collate([self.held[n] for n in range(first, min(first + size, len(self.held)))])
+        for round_ in range(0, len(self.held), self.args.world_size * size):
+            first = round_ + self.args.process_index * size
+            mine = range(first, min(first + size, len(self.held)))
+            # One without samples takes part all the same: shards are gathered by all processes together.
+            batch = self.collate([self.held[number] for number in mine or (0,)])
             inputs = self._prepare_inputs(batch)
             with self.accelerator.autocast():
-                total += packed_loss(self.model, self._seen(inputs), 1)["loss"]
-            learned += (inputs["labels"] != IGNORED).sum()
+                loss = packed_loss(self.model, self._seen(inputs), 1)["loss"]
+            if mine:
+                total += loss
+                learned += (inputs["labels"] != IGNORED).sum()
         total, learned = self.accelerator.reduce(torch.stack([total, learned])).unbind()
         metrics = {"eval_loss": float(total / learned.clamp(min=1))}
-        if self.answers and self.args.process_index == 0:
+        if self.answers and (self.sharded or self.args.process_index == 0):
             metrics |= self._answered()
         self.log(dict(metrics))
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -248,9 +302,10 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
                 text = processor.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
                 right = text_of(record.messages[-1])
                 told.append({"id": record.id, "question": text_of(asked[-1]), "answer": text.strip(), "right": right})
-        with (Path(self.args.output_dir) / ANSWERS).open("a", encoding="utf-8") as file:
-            for one in told:
-                file.write(json.dumps({"step": self.state.global_step, **one}, ensure_ascii=False) + "\n")
+        if self.args.process_index == 0:
+            with (Path(self.args.output_dir) / ANSWERS).open("a", encoding="utf-8") as file:
+                for one in told:
+                    file.write(json.dumps({"step": self.state.global_step, **one}, ensure_ascii=False) + "\n")
         same = sum(one["answer"].lower() == one["right"].strip().lower() for one in told)
         return {"eval_answers_right": same / len(told)} if told else {}
 
@@ -293,6 +348,19 @@ def unwrapped(model: torch.nn.Module) -> MiniGPT4VideoForConditionalGeneration:
     while not isinstance(model, MiniGPT4VideoForConditionalGeneration):
         model = model.module if hasattr(model, "module") else model.get_base_model()
     return model
+
+
+def parallel(wrapped: torch.nn.Module) -> str:
+    """What a trainer's wrapped model runs as, which is not always what was asked for."""
+    if isinstance(wrapped, torch.nn.parallel.DistributedDataParallel):
+        return "DDP"
+    inner = wrapped if not hasattr(wrapped, "get_base_model") else wrapped.get_base_model()
+    return "FSDP2" if is_sharded(inner) else "one process"
+
+
+def _plain(optimizer: Any) -> Any:
+    """The optimiser inside accelerate's."""
+    return getattr(optimizer, "optimizer", optimizer)
 
 
 def learned_positions(labels: torch.Tensor, rounded: bool) -> torch.Tensor:

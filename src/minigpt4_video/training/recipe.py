@@ -154,6 +154,9 @@ class Recipe:
     """How much of the disk that may take, in `kept` beside the run."""
     evaluation: Evaluation = Evaluation()
     guard: Guard = Guard()
+    sharded: bool = False
+    """Whether the processes of a run hold a share of the weights, gradients and optimiser each (FSDP2), and not all of
+    them (DDP)."""
     vision: Mapping[str, Any] = field(default_factory=dict)
     """Sizes of a tower made from nothing, as `Blip2VisionConfig` takes them."""
     language: Mapping[str, Any] = field(default_factory=dict)

@@ -36,6 +36,7 @@ from minigpt4_video.training.loop import (
     Watch,
     last_checkpoint,
     packed_loss,
+    parallel,
     unwrapped,
 )
 from minigpt4_video.training.muon import Muon
@@ -44,6 +45,7 @@ from minigpt4_video.training.parts import learning, start_model, start_processor
 from minigpt4_video.training.pretraining import DenseVision, ToldFrames, spell
 from minigpt4_video.training.recipe import Recipe, as_toml, read_recipe
 from minigpt4_video.training.result import FINISHED, Told, save
+from minigpt4_video.training.sharding import shard, trained_state
 from minigpt4_video.training.tokenizer import build_tokenizer
 
 __all__ = ["packed_loss", "train"]
@@ -100,6 +102,8 @@ def train(
     seen = 0 if last is None else int(last.rpartition("-")[2]) * _samples_a_step(arguments) // arguments.world_size
     output.mkdir(parents=True, exist_ok=True)
     interruption = Interruption()
+    if plan.sharded and arguments.world_size > 1:
+        shard(unwrapped(setup.model), arguments.device)
     optimizer = _optimizer(plan, setup.model)
     trainer = PackedTrainer(
         model=setup.model,
@@ -114,6 +118,7 @@ def train(
         held=setup.held,
         collate=setup.collator if isinstance(setup.collator, FilesCollator) else None,
         answers=plan.evaluation.answers,
+        sharded=plan.sharded,
     )
     trained = trainable(setup.model)
     with interruption.listening():
@@ -121,8 +126,13 @@ def train(
     if interruption.asked:
         logger.warning("%s holds a checkpoint; --resume goes on from it", output)
         raise KeyboardInterrupt
+    whole = trained_state(trainer.model) if plan.sharded else None
     if trainer.is_world_process_zero():
-        _save(plan, trainer, processor, output, setup, trained)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if whole is not None and arguments.world_size > 1:
+            model = learning(plan, start_model(plan, output), output)
+            model.load_state_dict(whole, strict=False)
+        _save(plan, trainer, model, processor, output, setup, trained)
     if arguments.world_size > 1:
         torch.distributed.barrier()  # the others must not end the run before it is whole
     return output
@@ -130,8 +140,10 @@ def train(
 
 def _arguments(plan: Recipe, output: Path) -> TrainingArguments:
     on_cpu = not torch.cuda.is_available()
-    if plan.training.get("fsdp") and on_cpu:
-        raise RecipeError("[training] fsdp needs GPUs: without them accelerate would train with DDP and not say so")
+    if plan.training.get("fsdp"):
+        raise RecipeError("[training] fsdp is accelerate's, which trains with DDP on CPUs; say `sharded = true` above")
+    if plan.sharded and (plan.optimizer.kind == "muon" or not plan.data):
+        raise RecipeError("sharded = true goes with [[data]] and the optimiser adamw; Muon needs whole matrices")
     settings: dict[str, Any] = {
         "remove_unused_columns": False,
         "report_to": [],
@@ -313,10 +325,15 @@ def _schedule(plan: Recipe, optimizer: torch.optim.Optimizer, arguments: Trainin
 
 
 def _save(
-    plan: Recipe, trainer: PackedTrainer, processor: MiniGPT4VideoProcessor, output: Path, setup: Setup, trained: int
+    plan: Recipe,
+    trainer: PackedTrainer,
+    model: torch.nn.Module,
+    processor: MiniGPT4VideoProcessor,
+    output: Path,
+    setup: Setup,
+    trained: int,
 ) -> None:
     """Weights, configuration and processor into `output`; the effective recipe last."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, (DenseVision, ToldFrames)):
 
         def write(folder: Path) -> None:
@@ -339,7 +356,7 @@ def _save(
         turns=sum(len(group.records) for group in setup.trained),
         held_out=0 if setup.held is None else len(setup.held),
         processes=world,
-        parallel=_parallel(trainer),
+        parallel=parallel(trainer.model_wrapped),
         device=str(trainer.args.device) if trainer.args.device.type == "cpu" else torch.cuda.get_device_name(),
         kept="nothing" if setup.choice is None else f"{setup.choice.keep}: {setup.choice.reason}",
         history=trainer.state.log_history,
@@ -347,11 +364,3 @@ def _save(
     save(plan, model, processor, output, told)
     if (output / SKIPPED).exists():
         logger.warning("some samples could not be used; %s lists them", output / SKIPPED)
-
-
-def _parallel(trainer: PackedTrainer) -> str:
-    """What really ran, which is not always what was asked for."""
-    wrapped = trainer.model_wrapped
-    if isinstance(wrapped, torch.nn.parallel.DistributedDataParallel):
-        return "DDP"
-    return "FSDP2" if trainer.is_fsdp_enabled else "one process"
