@@ -508,7 +508,7 @@ def test_a_picture_of_any_kind_that_is_too_large_is_called_so(
     path = tmp_path / f"large.{suffix}"
     Image.new("RGB", (80, 50)).save(path)
     assert read_clip(path, 1).frames.shape == (1, 50, 80, 3)
-    for module in ("sources", "decoding"):
+    for module in ("sources", "animations"):
         monkeypatch.setattr(f"minigpt4_video.media.{module}.LARGEST_PICTURE", 79 * 50)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60 * 50)  # where PIL begins to warn, for which nobody asked
     with pytest.raises(MediaError, match="has pictures of 80x50, too large to read; scale it"):
@@ -517,6 +517,41 @@ def test_a_picture_of_any_kind_that_is_too_large_is_called_so(
     with pytest.raises(MediaError, match="too large"):
         probe(path)
     assert not recwarn.list
+
+
+READ_AND_TELL = """
+import re, sys
+from pathlib import Path
+from minigpt4_video.media import MediaError, read_clip
+try:
+    print(*read_clip(sys.argv[1], 4, size=(24, 32)).frames.shape)
+except MediaError as error:
+    print(error)
+print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) >> 10)
+"""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode", "side", "says"),
+    [
+        ("jpg", "RGB", 11_000, "1 24 32 3"),
+        ("png", "RGB", 10_000, "1 24 32 3"),
+        ("gif", "P", 11_000, "too large to read"),
+        ("gif", "P", 6_000, "2 24 32 3"),
+        ("webp", "RGB", 8_000, "too large to read"),
+    ],
+)
+def test_a_small_file_of_a_large_picture_does_not_fill_the_memory(
+    tmp_path: Path, suffix: str, mode: str, side: int, says: str
+) -> None:
+    if sys.platform != "linux":
+        pytest.skip("the peak of memory is read in /proc")
+    path = tmp_path / f"large.{suffix}"
+    more = {"save_all": True, "append_images": [Image.new(mode, (side, side), 1)]} if suffix == "gif" else {}
+    Image.new(mode, (side, side)).save(path, method=0, quality=0, compress_level=1, **more)
+    command = [sys.executable, "-c", READ_AND_TELL, str(path)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert says in told[0] and int(told[1]) < 500  # MiB
 
 
 def hostile_files(folder: Path, address: str) -> list[Path]:

@@ -109,6 +109,16 @@ def test_the_frames_of_all_fragments_are_counted(tmp_path: Path) -> None:
     assert (probe(path).frames, probe(whole).frames) == (50, 50)
 
 
+def test_a_number_of_frames_that_no_length_accounts_for_is_not_believed(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", range(10), bf="0")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"stts") + 12
+    content[place : place + 4] = (2**31 - 1).to_bytes(4)
+    path.write_bytes(content)
+    assert probe(path).frames == 10
+    assert numbers_of(read_clip(path, 5).frames) == [1, 3, 5, 7, 9]
+
+
 def test_transparent_pictures_keep_their_colours(tmp_path: Path) -> None:
     picture = np.full((HEIGHT, WIDTH, 4), 255, dtype=np.uint8)
     picture[..., :3] = numbered(37)

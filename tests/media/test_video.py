@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minigpt4_video.media import MediaError, probe, read_clip, read_frames, sample_times, unique_frames
+from minigpt4_video.media import pictures as pictures_module
 from minigpt4_video.media.decoding import Decoder
 from minigpt4_video.media.in_order import read_in_order
 from minigpt4_video.media.pictures import Form, orientation_of
@@ -178,6 +179,16 @@ def test_size_is_the_bicubic_resize_of_the_whole_frame(long_gop: Path) -> None:
     small = read_clip(long_gop, 3, size=(28, 20)).frames
     expected = [np.asarray(Image.fromarray(frame).resize((20, 28), Image.Resampling.BICUBIC)) for frame in whole]
     assert (small == np.stack(expected)).all()
+
+
+def test_a_picture_of_very_many_pixels_is_made_small_by_the_decoder(
+    long_gop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaled = read_clip(long_gop, 3, size=(28, 20), scaler="decoder").frames
+    assert (scaled != read_clip(long_gop, 3, size=(28, 20)).frames).any()
+    monkeypatch.setattr(pictures_module, "LARGEST_TWICE", 64 * 48 - 1)
+    assert (read_clip(long_gop, 3, size=(28, 20)).frames == scaled).all()
+    assert read_clip(long_gop, 3).frames.shape == (3, 48, 64, 3)
 
 
 @pytest.mark.parametrize("rotation", [None, 90])

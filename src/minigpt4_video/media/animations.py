@@ -13,7 +13,15 @@ from PIL import Image, ImageSequence
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.pictures import Form, Shown
-from minigpt4_video.media.sources import DECODER_ERRORS, check_size, not_media, shown
+from minigpt4_video.media.sources import (
+    DECODER_ERRORS,
+    HELD_PICTURES,
+    LARGEST_PICTURE,
+    check_size,
+    largest_picture,
+    not_media,
+    shown,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +77,9 @@ def _opened_picture(file: Path, source: Path | io.BytesIO, formats: list[str]) -
         except Image.DecompressionBombError as error:
             raise MediaError(f"{shown(file)} is too large a picture to read; scale it.") from error
     with picture:
-        check_size(file, *picture.size)
+        # WebP's reader holds several pictures, and PIL its own
+        most = largest_picture(32, HELD_PICTURES) if picture.format == "WEBP" else LARGEST_PICTURE
+        check_size(file, *picture.size, most)
         yield picture
 
 

@@ -7,7 +7,15 @@ from pathlib import Path
 import av
 
 from minigpt4_video.errors import MediaError
-from minigpt4_video.media.sources import DECODER_ERRORS, LARGEST_PICTURE, check_size, is_encrypted, not_media, shown
+from minigpt4_video.media.sources import (
+    DECODER_ERRORS,
+    HELD_PICTURES,
+    check_size,
+    is_encrypted,
+    largest_picture,
+    not_media,
+    shown,
+)
 
 UNREADABLE_IN_A_ROW = 1000
 # Decoding several frames at once holds that many more of them.
@@ -31,8 +39,11 @@ def video_stream(container: av.container.InputContainer, file: Path) -> av.Video
     best = container.streams.best("video")
     stream = next((stream for stream in streams if best is not None and stream.index == best.index), streams[0])
     assert isinstance(stream, av.VideoStream)
-    check_size(file, stream.width, stream.height)
-    stream.codec_context.options = {"max_pixels": str(LARGEST_PICTURE)}
+    form, codec = stream.codec_context.format, stream.codec_context.codec
+    held = 1 if codec.intra_only or codec.name == "png" else HELD_PICTURES
+    most = largest_picture(0 if form is None else form.padded_bits_per_pixel, held)
+    check_size(file, stream.width, stream.height, most)
+    stream.codec_context.options = {"max_pixels": str(most)}
     return stream
 
 

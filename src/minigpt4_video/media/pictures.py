@@ -20,6 +20,9 @@ CONVERTIBLE_RANGES = {0, 1, 2}
 WIDE_MATRICES = {10, 11, 14}  # BT.2020 with constant luminance, SMPTE ST 2085, ICtCp
 DERIVED_MATRICES = {12, 13}  # from the primaries, which for those of BT.2020 and BT.709 are their own matrices
 
+LARGEST_TWICE = 2**25
+"""Pixels beyond which a picture is not held in two forms at once: the decoder scales it."""
+
 Frames = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
@@ -30,7 +33,8 @@ class Form(NamedTuple):
     scaler: Literal["pillow", "decoder"] = "pillow"
 
     def of_frame(self, frame: av.VideoFrame, file: Path) -> Frames:
-        if self.size is not None and self.scaler == "decoder":
+        is_huge = frame.width * frame.height > LARGEST_TWICE
+        if self.size is not None and (self.scaler == "decoder" or is_huge):
             picture = upright(frame, file, self.size)
         else:
             picture = self.of_picture(upright(frame, file))

@@ -125,9 +125,9 @@ def rate_of(stream: av.VideoStream) -> Fraction:
 
 
 def _frames(stream: av.VideoStream, duration: float, fps: float) -> int:
-    """Number of frames. A fragmented file may tell that of its first fragment."""
+    """Number of frames. A fragmented file may tell that of its first fragment, and a damaged one any."""
     estimate = max(1, round(duration * fps))
-    return int(stream.frames) if stream.frames > estimate / 2 else estimate
+    return int(stream.frames) if estimate / 2 < stream.frames <= 2 * estimate + 1 else estimate
 
 
 def subtitle_tracks(container: av.container.InputContainer) -> tuple[SubtitleTrack, ...]:

@@ -36,6 +36,9 @@ REFUSED_FORMATS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "tty", "bin", 
 
 # Pixels of one picture, four times those of 8K; a small file can claim any number, and each takes several bytes.
 LARGEST_PICTURE = 2**27
+# Bytes of all pictures that a decoder holds at once: one, or where pictures refer to others about as many as here.
+LARGEST_HELD = 900 * 2**20
+HELD_PICTURES = 6
 
 UNSHOWN = {"Cc", "Cf", "Zl", "Zp"}  # kinds of characters that steer a terminal, turn the writing or end a line
 
@@ -150,9 +153,14 @@ def is_encrypted(file: Path) -> bool:
     return False
 
 
-def check_size(file: Path, width: int, height: int) -> None:
-    """Raise a `MediaError` where pictures are larger than is read."""
-    if width * height > LARGEST_PICTURE:
+def largest_picture(bits: int, held: int) -> int:
+    """Pixels that a picture may have, by the bits of a pixel and the number of pictures that are held at once."""
+    return min(LARGEST_PICTURE, 8 * LARGEST_HELD // max(1, bits * held))
+
+
+def check_size(file: Path, width: int, height: int, most: int) -> None:
+    """Raise a `MediaError` where pictures have more pixels than `most`."""
+    if width * height > most:
         raise MediaError(f"{shown(file)} has pictures of {width}x{height}, too large to read; scale it.")
 
 
