@@ -7,11 +7,13 @@ import string
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, LlamaConfig, LlamaForCausalLM
 
 from conftest import tiny_tokenizer
 from minigpt4_video.errors import CheckpointError
 from minigpt4_video.model.conversion import convert, read_checkpoint, verify
+from minigpt4_video.model.exporting import export
 
 WIDTH, HIDDEN, LAYERS, RANK = 32, 48, 2, 4
 
@@ -190,6 +192,51 @@ def test_every_spelling_of_the_keys_gives_the_same_weights(parts, spelling):
     assert found.unused == () and found.lora.pairs.keys() == expected.lora.pairs.keys()
     assert found.lora.norm == pytest.approx(expected.lora.norm)
     assert torch.equal(found.projection["llama_proj.weight"], expected.projection["llama_proj.weight"])
+
+
+def test_exported_checkpoint_has_the_original_s_keys_and_converts_back(parts):
+    state = official()
+    parts.convert(adapter="keep")
+    told = export(parts.output, parts.folder / "back.pth")
+    written = torch.load(parts.folder / "back.pth", weights_only=True)
+
+    assert (told.lora_keys, told.rank, told.alpha, told.projection_shape) == (8, RANK, 16, (HIDDEN, 4 * WIDTH))
+    assert written["model"].keys() == state.keys()
+    assert all(torch.equal(written["model"][key], state[key]) for key in state)
+    convert(parts.folder / "back.pth", parts.base, parts.vision, parts.folder / "again")
+    convert(parts.checkpoint(state), parts.base, parts.vision, parts.folder / "first")
+    one, two = (load_file(parts.folder / name / "model.safetensors") for name in ("first", "again"))
+    assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_alpha_goes_out_and_comes_back(parts):
+    checkpoint = parts.checkpoint(official(), config={"model": {"lora_alpha": 32, "lora_dropout": 0.1}})
+    convert(checkpoint, parts.base, parts.vision, parts.output, adapter="keep")
+    export(parts.output, parts.folder / "back.pth")
+    lora = read_checkpoint(parts.folder / "back.pth").lora
+    assert (lora.alpha, lora.dropout, lora.rank) == (32, 0.1, RANK)
+
+
+def test_what_cannot_be_exported_is_refused(parts):
+    back = parts.folder / "back.pth"
+    parts.convert()
+    with pytest.raises(CheckpointError, match="no LoRA apart from its weights"):
+        export(parts.output, back)
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        export(parts.folder, back)
+    parts.convert(output=parts.folder / "kept", adapter="keep")
+    (parts.folder / "kept" / "recipe.toml").write_text("[learn]\nvision = true\n")
+    with pytest.raises(CheckpointError, match=r"vision tower .* was trained"):
+        export(parts.folder / "kept", back)
+    (parts.folder / "kept" / "recipe.toml").unlink()
+    (parts.folder / "kept" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks model\.safetensors"):
+        export(parts.folder / "kept", back)
+    assert not list(parts.folder.glob("*back*"))
+    back.write_text("mine")
+    with pytest.raises(CheckpointError, match="exists; name another file"):
+        export(parts.folder / "kept", back)
+    assert back.read_text() == "mine"
 
 
 def test_alpha_comes_from_the_checkpoint_s_configuration(parts):

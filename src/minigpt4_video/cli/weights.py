@@ -1,10 +1,10 @@
-"""The verbs about models themselves: models, convert."""
+"""The verbs about models themselves: models, convert, export."""
 
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from typer import Option
+from typer import Argument, Option
 
 from minigpt4_video.cli import options
 from minigpt4_video.cli.output import note, quiet, say, say_json
@@ -109,6 +109,25 @@ def convert(
         for line in _verify(output, official_checkpoint, device):
             say(line)
     note(f"model folder: {output}")
+
+
+def export(
+    model: Annotated[
+        Path, Argument(metavar="FOLDER", help="A model folder whose LoRA lies apart.", show_default=False)
+    ],
+    output: Annotated[Path, Option(metavar="FILE.pth", help="New file.", show_default=False)],
+) -> None:
+    """Turn a model folder into a checkpoint for the original project's code: LoRA and projection under its names.
+
+    \b
+    minigpt4-video export runs/llama2-7b/stage3 --output video_llama_checkpoint.pth
+    """
+    quiet()
+    from minigpt4_video.model.exporting import export as write
+
+    for line in write(model, output).lines():
+        say(line)
+    note(f"checkpoint: {output}")
 
 
 def _verify(folder: Path, official_checkpoint: Path, device: str) -> list[str]:

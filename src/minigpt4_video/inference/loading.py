@@ -25,6 +25,9 @@ WHOLE = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 SEVERAL = "balanced"
 """In the place of a device: the layers of the language model spread over all GPUs."""
 
+ADAPTER = "adapter"
+"""The folder beside the weights that holds LoRA where it is not part of them."""
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -132,8 +135,8 @@ def load_model(
 ) -> Any:
     """The model in evaluation mode; `dtype` None and "auto" mean the one it was saved in.
 
-    With `quantize` the layers of the language model hold 8 or 4 bit numbers. Raises ModelError where weights are
-    missing: transformers would put random ones in their place.
+    With `quantize` the layers of the language model hold 8 or 4 bit numbers. LoRA in the folder `adapter` is added.
+    Raises ModelError where weights are missing: transformers would put random ones in their place.
     """
     if dtype not in (None, "auto", *DTYPES):
         raise ModelError(f'there is no dtype "{dtype}"; choose auto, {", ".join(DTYPES)}')
@@ -151,11 +154,27 @@ def load_model(
         raise ModelError(f"the weights in {folder} cannot be loaded: {_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{folder} lacks {len(missing)} weights, such as {missing[0]}; it is incomplete")
+    if (adapter := folder / ADAPTER).is_dir():
+        model = _with_adapter(model, adapter, merge=quantize is None)
     if not options:
         model = model.to(device)
     if model.device.type == "cpu":
         _lay_out_by_columns(model)
     return model.eval()
+
+
+def _with_adapter(model: Any, adapter: Path, merge: bool) -> Any:
+    """The model with LoRA that was kept apart from its weights: added to them, or, where these have few bits, beside
+    them."""
+    if find_spec("peft") is None:
+        raise ModelError(f'{adapter} holds LoRA, which needs peft; pip install "minigpt4-video[train]"')
+    from peft import PeftModel
+
+    try:
+        wrapped = PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the LoRA in {adapter} cannot be loaded: {_line(error)}") from error
+    return wrapped.merge_and_unload() if merge else wrapped.get_base_model()
 
 
 def _quantization(quantize: Quantized, device: torch.device | Literal["balanced"]) -> BitsAndBytesConfig:

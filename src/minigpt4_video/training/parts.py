@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, Blip2VisionModel
 
 from minigpt4_video.errors import CheckpointError, ModelError, RecipeError
-from minigpt4_video.inference.loading import find_model, load_processor
+from minigpt4_video.inference.loading import ADAPTER, find_model, load_processor
 from minigpt4_video.model import (
     MiniGPT4VideoConfig,
     MiniGPT4VideoForConditionalGeneration,
@@ -20,8 +20,6 @@ from minigpt4_video.model.conversion import convert_vision, processor_for, read_
 from minigpt4_video.model.presets import PRESETS
 from minigpt4_video.training.recipe import Recipe
 
-ADAPTER = "adapter"
-"""The folder beside the weights that holds LoRA where it is not merged."""
 PROJECTOR = "multi_modal_projector"
 TOWER = "vision_tower"
 
@@ -132,7 +130,7 @@ def learning(plan: Recipe, model: MiniGPT4VideoForConditionalGeneration, output:
 
 
 def _with_lora(plan: Recipe, model: MiniGPT4VideoForConditionalGeneration, earlier: Path | None) -> torch.nn.Module:
-    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from peft import LoraConfig, get_peft_model
 
     learn = plan.learn
     # What is trained beside LoRA must be named here: set free by hand, it would be missing from every checkpoint.
@@ -149,10 +147,14 @@ def _with_lora(plan: Recipe, model: MiniGPT4VideoForConditionalGeneration, earli
                 f"{earlier} has LoRA of rank {held.r} and alpha {held.lora_alpha}, not {learn.lora_rank} and "
                 f"{learn.lora_alpha}; set learn.lora_rank and learn.lora_alpha to its own"
             )
-        state = load_file(earlier / "adapter_model.safetensors")
-        loaded = set_peft_model_state_dict(wrapped, state)
-        if loaded.unexpected_keys or not state:
-            raise RecipeError(f"{earlier} does not fit the model beside it: {loaded.unexpected_keys[:2]}")
+        state = {
+            name.removesuffix(".weight") + ".default.weight": tensor
+            for name, tensor in load_file(earlier / "adapter_model.safetensors").items()
+        }
+        expected = {name for name, _ in wrapped.named_parameters() if ".lora_" in name}
+        if expected != set(state):
+            raise RecipeError(f"{earlier} does not fit the model beside it: {sorted(expected ^ set(state))[:2]}")
+        wrapped.load_state_dict(state, strict=False)
     _trained_in_float32(wrapped)
     return wrapped
 

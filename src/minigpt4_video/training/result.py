@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 
+from minigpt4_video.inference.loading import ADAPTER
 from minigpt4_video.model import MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
-from minigpt4_video.training.parts import ADAPTER, write_aside
+from minigpt4_video.training.parts import write_aside
 from minigpt4_video.training.recipe import Recipe, as_toml
 
 FINISHED = "recipe.toml"
