@@ -357,6 +357,7 @@ def test_thumbnails_are_the_sampled_frames_in_their_own_proportions(chat, video)
     [
         (lambda video: video.ask(" "), "question"),
         (lambda video: video.ask("What?", temperature=-1.0), "temperature"),
+        (lambda video: video.ask("What?", temperature=math.inf), "temperature"),
         (lambda video: video.ask("What?", temperature=math.nan), "temperature"),
         (lambda video: video.ask("What?", temperature=1.0, seed=2**63), "seed"),
         (lambda video: video.ask("What?", max_new_tokens=0), "at least 1"),

@@ -129,3 +129,45 @@ def test_fewer_bits_that_cannot_be_had_are_refused_in_a_sentence(random_model, m
 def test_fewer_bits_on_the_processor_are_refused_in_a_sentence(random_model, asked):
     with pytest.raises(ModelError, match="for a GPU; leave the weights whole"):
         load_model(random_model, torch.device("cpu"), None, asked)
+
+
+@pytest.fixture
+def adapted(random_model, tmp_path):
+    """A model folder with LoRA matrices kept apart, and the weights with them added."""
+    import shutil
+
+    peft = pytest.importorskip("peft")
+    folder = tmp_path / "adapted"
+    shutil.copytree(random_model, folder)
+    model = load_model(random_model, torch.device("cpu"), None)
+    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=r".*language_model.*\.(q_proj|v_proj)")
+    tuned = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if ".lora_" in name:
+                parameter.normal_(0, 0.5)
+    tuned.save_pretrained(folder / "adapter")
+    return folder, tuned.merge_and_unload()
+
+
+def test_lora_that_was_kept_apart_is_added_to_the_weights(adapted, random_model):
+    folder, expected = adapted
+    model = load_model(folder, torch.device("cpu"), None)
+    whole = dict(expected.named_parameters())
+
+    assert dict(model.named_parameters()).keys() == whole.keys()
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter, whole[name], atol=1e-6), name
+    plain = load_model(random_model, torch.device("cpu"), None)
+    name = "model.language_model.layers.0.self_attn.q_proj.weight"
+    assert not torch.allclose(plain.get_parameter(name), whole[name], atol=1e-2)
+
+
+def test_an_adapter_that_cannot_be_used_is_refused_in_a_sentence(adapted, monkeypatch):
+    folder, _ = adapted
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
+    with pytest.raises(ModelError, match=r"the LoRA in .* cannot be loaded"):
+        load_model(folder, torch.device("cpu"), None)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"adapter holds LoRA, which needs peft; pip install"):
+        load_model(folder, torch.device("cpu"), None)

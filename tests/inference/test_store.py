@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -146,9 +147,10 @@ while True:
 """
 
 
-def started(program: str, store: Store) -> subprocess.Popen[bytes]:
+def started(program: str, store: Store, *given: object) -> subprocess.Popen[bytes]:
     """A fresh process: one forked from this one would hold locks of threads that it does not have."""
-    return subprocess.Popen([sys.executable, "-c", program, store.folder], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", program, str(store.folder), *map(str, given)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
 @pytest.mark.slow
@@ -196,6 +198,70 @@ for _ in range(60):
 """
 
 
+KILLED_AT_EVERY_LINE = """
+import os, signal, sys, time, torch
+from pathlib import Path
+from minigpt4_video.inference import store as stores
+from minigpt4_video.inference.store import Store, key
+
+torch.set_num_threads(1)  # the children are forked, and threads are not
+film = Path(sys.argv[1]) / "film"
+film.parent.mkdir()
+film.write_bytes(b"content")
+stores.RECENT = -1.0
+digest = stores.file_digest(film)
+name, values = key("features", "of", 1), {"a": torch.arange(6.0)}
+
+def written(folder):
+    store = Store(folder, limit=2000)
+    store.put(key("frames", 1), {"a": torch.zeros(300)})
+    assert store.digest(film) == digest
+    store.put(name, values)
+    store.put(key("frames", 2), {"a": torch.zeros(300)})
+
+def killed_at(line, folder):
+    left = [line]
+    def trace(frame, event, argument):
+        if not frame.f_code.co_filename.endswith("store.py"):
+            return None
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    child = os.fork()
+    if child == 0:
+        sys.settrace(trace)
+        written(folder)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+
+line, hits = 0, 0
+while killed_at(line, folder := Path(sys.argv[1]) / str(line)):
+    store = Store(folder, limit=2000)
+    held = store.get(name)
+    assert held is None or torch.equal(held["a"], values["a"])
+    hits += held is not None
+    assert store.digest(film) == digest
+    for number in (1, 2):
+        frames = store.get(key("frames", number))
+        assert frames is None or torch.equal(frames["a"], torch.zeros(300))
+    store.put(name, values)
+    assert torch.equal(store.get(name)["a"], values["a"])
+    line += int(sys.argv[2])
+print(line, hits)
+"""
+
+
+@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_process_killed_at_any_line_of_the_store_loses_nothing_and_tells_nothing_wrong(store, step):
+    with started(KILLED_AT_EVERY_LINE, store, step) as writer:
+        told = writer.stdout.read().split()
+        assert writer.wait(timeout=240) == 0
+
+    lines, hits = map(int, told)
+    assert lines > 100 and 0 < hits < lines / step
+
+
 def test_several_writers_of_one_entry_never_show_a_half_one(store):
     store.put(NAME, {"a": torch.ones(50_000)})
     with started(WRITES_OFTEN, store) as one, started(WRITES_OFTEN, store) as other:
@@ -232,7 +298,53 @@ def test_a_full_disk_is_one_line_and_the_answer_comes(store, random_model, subti
         f"the store {store.folder} could not keep what was computed: the disk is full"
     }
     assert len(told.records) == 1
-    assert not [file for file in store.folder.rglob("*") if file.is_file() and file.parent.name != "files"]
+    assert not [file for file in store.folder.rglob("*") if file.is_file() and stores.NOTES not in file.parts]
+
+
+def test_what_could_not_be_written_to_its_end_leaves_nothing(store, monkeypatch, told, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "film").write_bytes(b"content")
+    monkeypatch.setattr(stores, "RECENT", -1.0)
+    monkeypatch.setattr(stores.os, "replace", full)
+    store.put(NAME, VALUES)
+    store.put(NAME, VALUES)
+    assert store.digest(tmp_path / "film") == stores.file_digest(tmp_path / "film")
+
+    assert [record.getMessage() for record in told.records] == [
+        f"the store {store.folder} could not keep what was computed: the disk is full"
+    ]
+    assert not [file for file in store.folder.rglob("*") if file.is_file()]
+
+
+def test_a_full_disk_is_one_line_on_the_command_line(command, random_model, subtitled, monkeypatch):
+    asked = ("ask", subtitled, "What happens?", "--model", random_model)
+    expected = command(*asked, "--device", "cpu")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(stores, "save", full)
+    command("store", "clear")
+    status, said, told = command(*asked)
+    assert (status, said) == expected[:2] and said.strip()
+    assert told.count("\n") == expected[2].count("\n") + 1
+    assert "could not keep what was computed: the disk is full" in told
+
+
+def test_the_digest_of_a_file_is_noted_once_it_has_rested(store, tmp_path, monkeypatch):
+    """Two writes at once may leave a file with one time of change, and the first one's digest would be told."""
+    film = tmp_path / "film"
+    film.write_bytes(b"one")
+    store.digest(film)
+    assert not (store.folder / stores.NOTES).exists()
+    monkeypatch.setattr(stores, "RECENT", -1.0)
+    told = store.digest(film)
+    monkeypatch.setattr(stores, "file_digest", lambda _: pytest.fail("it was read again"))
+    assert store.digest(film) == told
+    store.prune(0)
+    assert not [file for file in store.folder.rglob("*") if file.is_file()]
 
 
 def test_a_store_that_cannot_be_written_to_does_not_keep_an_answer_back(tmp_path, random_model, subtitled):
@@ -315,6 +427,49 @@ def test_weights_of_the_same_name_and_other_content_are_other_weights(store, ran
 
     changed = ask(folder, subtitled, store)
     assert changed == ask(folder, subtitled, None) != first
+
+
+@pytest.mark.parametrize("how", ["merged", "by its data", "cast"])
+def test_weights_that_were_changed_in_memory_are_other_weights(store, random_model, how):
+    """However they were: peft merges LoRA by a way that torch keeps no count of."""
+    chat = mv.VideoChat.from_pretrained(random_model, device="cpu", store=store)
+    before = chat.identity()
+    assert chat.identity() == before
+    if how == "merged":
+        peft = pytest.importorskip("peft")
+        config = peft.LoraConfig(target_modules=r".*language_model.*q_proj", init_lora_weights=False)
+        tuned = peft.get_peft_model(chat.model, config)
+        assert chat.identity() != before
+        tuned.merge_and_unload()
+    elif how == "by its data":
+        chat.model.model.language_model.layers[1].mlp.up_proj.weight.data.mul_(1.01)
+    else:
+        chat.model.to(torch.bfloat16)
+    assert chat.identity() != before
+
+
+def test_another_video_may_be_asked_while_one_is_written_to_the_store(store, random_model, subtitled, tmp_path):
+    chat = mv.VideoChat.from_pretrained(random_model, device="cpu", store=store)
+    busy = []
+
+    def put(*_):
+        def look():
+            busy.append(not chat.lock.acquire(timeout=10))
+            if not busy[-1]:
+                chat.lock.release()
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        looking.join()
+
+    store.put = put
+    video = chat.open(subtitled)
+    busy.clear()  # opening holds no lock at all
+    video.ask("What happens?")
+    assert busy == [False, False]
+    video.forget()
+    video.ask_many(["What happens?", "Who?"])
+    assert busy == [False, False, False]
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_kept(store, video):

@@ -134,13 +134,38 @@ def test_what_is_wrong_with_one_request_is_in_its_reply(engine, videos, tmp_path
         Request(tmp_path / "none.mp4", ["What?"]),
         Request(videos[0], [" "]),
         Request(videos[0], [Question("What?", max_new_tokens=10**5)]),
+        Request(videos[0], [Question("What?", temperature=1.0, seed=2**64)]),
         Request(videos[0], []),
         Request(videos[0], ["What?"]),
     ]
     replies = list(engine.answer(requests))
 
-    assert [type(reply.error) for reply in replies] == [mv.MediaError, UserError, PlanError, type(None), type(None)]
-    assert replies[4].answers[0].text
+    assert [type(reply.error) for reply in replies] == [
+        mv.MediaError,
+        UserError,
+        PlanError,
+        UserError,
+        type(None),
+        type(None),
+    ]
+    assert replies[5].answers[0].text
+
+
+def test_only_so_many_questions_are_in_its_hands(engine, videos, monkeypatch):
+    """Each brings the embeddings of its whole prompt, which are larger than anything else that is held."""
+    held = []
+    step = engine.llm.llm_engine.step
+
+    def watched():
+        held.append(engine.llm.llm_engine.get_num_unfinished_requests())
+        return step()
+
+    monkeypatch.setattr(engine.llm.llm_engine, "step", watched)
+    monkeypatch.setattr(engine, "together", 2)
+    replies = list(engine.answer([Request(video, ["What?", "Who?", "Why?"]) for video in videos]))
+
+    assert all(len(reply.answers) == 3 for reply in replies)
+    assert max(held) == 2
 
 
 def test_what_is_not_wanted_any_more_is_not_answered(engine, videos):

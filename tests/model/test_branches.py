@@ -192,8 +192,11 @@ def test_more_than_fits_is_refused_and_leaves_what_is_there(model):
     first = board.branch(0, 6)
     with pytest.raises(ModelError, match="does not fit the 4 that are free"):
         board.branch(0, 5)
+    other = board.branch(0, 2)
     with pytest.raises(ModelError, match="room for 6 tokens was given 7"):
-        board.extend([(first, words(7, 2))])
+        board.extend([(other, words(2, 3)), (first, words(7, 2))])
+    assert len(other) == 0
+    board.leave(other)
     with pytest.raises(ModelError, match="holds a prefix already"):
         board.begin(0, words(3, 1))
     assert torch.allclose(

@@ -39,6 +39,10 @@ def test_sizes_are_those_of_the_model_made_without_storage(name, request):
     assert sizes.parameters == count(model)
     assert sizes.tokens_per_frame == config.tokens_per_frame
     assert 2 * sizes.cache_per_token == bytes_per_slot(config.text_config, torch.bfloat16)
+    for dtype in (torch.float32, torch.bfloat16):
+        weights = sum(parameter.numel() * dtype.itemsize for parameter in model.parameters())
+        cache = preset.asked().window * bytes_per_slot(config.text_config, dtype)
+        assert preset.memory(str(dtype).removeprefix("torch.")) == weights + cache
 
 
 def test_memory_counts_weights_and_cache_by_dtype_and_frames():

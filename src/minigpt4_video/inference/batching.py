@@ -5,8 +5,9 @@ token of every answer. A finished branch leaves its memory to one that waits, an
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -83,8 +84,11 @@ class BuiltIn:
         """A reply to each request, in their order. What is wrong with one request is in its reply."""
         with self.chat.lock:
             board = Branches(self.chat.model, self.rows, self.slots)
-        with ThreadPoolExecutor(1, "decode") as decoder:
-            work = _Work(self.chat, board, opened(self.chat, requests, decoder, self.ahead))
+        with (
+            ThreadPoolExecutor(1, "decode") as decoder,
+            closing(opened(self.chat, requests, decoder, self.ahead)) as openings,
+        ):
+            work = _Work(self.chat, board, openings)
             while not work.is_done():
                 work.step()
                 yield from work.replies()
@@ -95,8 +99,13 @@ class Opening(NamedTuple):
     video: "Future[Video]"
 
 
-def opened(chat: VideoChat, requests: Iterable[Request], decoder: ThreadPoolExecutor, ahead: int) -> Iterator[Opening]:
-    """Requests in their order with their videos, of which a few are being decoded before they are taken."""
+def opened(
+    chat: VideoChat, requests: Iterable[Request], decoder: ThreadPoolExecutor, ahead: int
+) -> Generator[Opening, None, None]:
+    """Requests in their order with their videos, of which a few are being decoded before they are taken.
+
+    Videos that nobody has begun to decode when it is closed stay undecoded.
+    """
 
     def open_(request: Request) -> Video:
         if isinstance(request.video, Video):
@@ -177,10 +186,12 @@ class _Work:
         self.seats: dict[int, _Seat] = {}
         self.groups: deque[_Group] = deque()
         self.order: deque[Pending] = deque()
-        self._openings: Iterator[Opening] | None = openings
+        self._openings = openings
+        self._opening = next(openings, None)
+        """The next that nobody has taken."""
 
     def is_done(self) -> bool:
-        return self._openings is None and not self.order
+        return self._opening is None and not self.order
 
     def replies(self) -> Iterator[Reply]:
         """Those that are due: none comes before those asked for earlier."""
@@ -201,10 +212,9 @@ class _Work:
                 self._finish(one)
 
     def _next_group(self) -> _Group | None:
-        while not self.groups and self._openings is not None:
-            opening = next(self._openings, None)
-            if opening is None:
-                self._openings = None
+        """The next for a row; None at the end, or where its video is being decoded and there are answers to find."""
+        while not self.groups and (opening := self._opening) is not None:
+            if self.round and not opening.video.done():
                 return None
             pending = Pending(opening.request)
             self.order.append(pending)
@@ -212,6 +222,9 @@ class _Work:
                 self.groups.extend(self._plan(pending, opening.video.result()))
             except UserError as error:
                 pending.error = error
+            self._opening = next(self._openings, None)
+            if pending.is_done:  # its reply goes out first
+                return None
         return self.groups.popleft() if self.groups else None
 
     def _plan(self, pending: Pending, video: Video) -> list[_Group]:
@@ -220,7 +233,7 @@ class _Work:
         for number, asked in enumerate(pending.request.questions):
             question = Question(asked) if isinstance(asked, str) else asked
             prompt = video.question(question.text, question.max_new_tokens)
-            most = self.chat.settings(question.max_new_tokens, question.temperature).max_new_tokens
+            most = self.chat.settings(*question[1:]).max_new_tokens
             check_length(prompt, most, self.board.slots)
             group = groups.setdefault(prompt.shows, _Group(pending, video, []))
             group.asked.append(_Asked(number, question, prompt))
@@ -235,7 +248,7 @@ class _Work:
             group.video.save()
             left = {}
             for one in group.asked:
-                settings = self.chat.settings(one.question.max_new_tokens, one.question.temperature)
+                settings = self.chat.settings(*one.question[1:])
                 behind = one.prompt.ids[len(ids) :]
                 utterance = self.chat.utterance(behind, settings, one.question.seed, begun + took)
                 left[utterance] = one

@@ -142,7 +142,7 @@ class VideoChat:
         processor = self.with_reserve(max_new_tokens)
         prepared = processor.prepare(messages)
         plan = prepared.plans[0] if prepared.plans else _plan_without_video(processor, prepared.text)
-        settings = self.settings(max_new_tokens, temperature)
+        settings = self.settings(max_new_tokens, temperature, seed)
         ids = processor.encode(prepared.text)
         begun = perf_counter()
         frame_tokens = self.encode(prepared.frames) if prepared.frames else None
@@ -189,10 +189,15 @@ class VideoChat:
         """An answer to be found, to what the prompt holds behind its prefix; its clock runs since `begun`."""
         return Utterance(ids, settings, Choice(self.model, settings, seed), self.processor.tokenizer, begun)
 
-    def settings(self, max_new_tokens: int | None, temperature: float) -> Any:
-        """How to generate: as stored with the weights, but for length, temperature, and beams, which cannot stream."""
+    def settings(self, max_new_tokens: int | None, temperature: float, seed: int | None = None) -> Any:
+        """How to generate: as stored with the weights, but for length, temperature, and beams, which cannot stream.
+
+        Raises UserError for a temperature or a seed that is none.
+        """
         if not 0 <= temperature < math.inf:
             raise UserError(f"the temperature is {temperature}; give 0, which always takes the likeliest word, or more")
+        if seed is not None and not 0 <= seed < 2**63:
+            raise UserError(f"the seed is {seed}; give a number from 0 to {2**63 - 1}")
         settings = deepcopy(self.model.generation_config)
         settings.max_length = None
         settings.max_new_tokens = max_new_tokens or self.processor.answer_reserve

@@ -38,6 +38,10 @@ that were heard."""
 VARIABLE = "MINIGPT4_VIDEO_STORE"
 """Names the folder; "off" means no store."""
 LIMIT = 20 * 2**30
+NOTES = "files"
+"""Beside the kinds: the digests of large files."""
+RECENT = 2.0
+"""Seconds in which a file may be written to twice with one time of change."""
 ABANDONED_AFTER = 3600.0
 """Seconds after which a file that was being written aside is one that nobody writes any more."""
 ASIDE = ".part"
@@ -75,21 +79,12 @@ class Store:
 
     def put(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
         """Keep tensors under a key. Where that fails there is no entry, and the first time a warning."""
-        place, aside = self._place(key), ""
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         if sum(tensor.nbytes for tensor in held.values()) > self.limit:
             return
         try:
-            place.parent.mkdir(
-                parents=True, exist_ok=True, mode=0o700
-            )  # frames of films that are nobody else's business
-            handle, aside = tempfile.mkstemp(dir=place.parent, suffix=ASIDE)
-            with os.fdopen(handle, "wb") as file:
-                file.write(save(held, _label(key, held)))
-            os.replace(aside, place)
+            self._write(self._place(key), save(held, _label(key, held)))
         except OSError as error:
-            if aside:
-                Path(aside).unlink(missing_ok=True)
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if full else error.strerror or str(error)
             if not self._warned:
@@ -108,7 +103,7 @@ class Store:
 
     def prune(self, limit: int) -> Held:
         """Remove the longest unused entries until the rest take at most `limit` bytes; what was removed."""
-        files = sorted(file for kind in KINDS for file in self._files(kind))
+        files = sorted(file for kind in (*KINDS, NOTES) for file in self._files(kind))
         total = sum(size for _, size, _ in files)
         gone = freed = 0
         for used, size, file in files:
@@ -123,7 +118,7 @@ class Store:
     def clear(self) -> Held:
         """Remove everything that is the store's; what was removed. Raises UserError where that is not allowed."""
         before = self.held()
-        for name in (*KINDS, "files"):
+        for name in (*KINDS, NOTES):
             try:
                 shutil.rmtree(self.folder / name)
             except FileNotFoundError:
@@ -135,33 +130,45 @@ class Store:
     def digest(self, file: Path) -> str:
         """SHA-256 of a large file, computed once for each state of it.
 
-        The state is everything the file system knows: any write to the file changes it.
+        The state is everything the file system knows: any write to the file changes it, unless it follows another at
+        once. So what has just been written is not noted.
         """
         status = file.stat()
         state = [str(file.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        place = self.folder / "files" / _hash(state)
+        name = _hash(state)
+        place = self.folder / NOTES / name[:2] / name
         try:
             known = place.read_text(encoding="ascii")
             if len(known) == 64 and set(known) <= set("0123456789abcdef"):
+                with suppress(OSError):
+                    os.utime(place)
                 return known
         except (OSError, ValueError):
             pass  # not computed before
         digest = file_digest(file)
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, aside = tempfile.mkstemp(dir=place.parent, suffix=ASIDE)
-            with os.fdopen(handle, "w", encoding="ascii") as written:
-                written.write(digest)
-            os.replace(aside, place)
-        except OSError:
-            pass  # the next process computes it again
+        if time.time() - status.st_ctime > RECENT:
+            with suppress(OSError):  # the next process computes it again
+                self._write(place, digest.encode())
         return digest
+
+    def _write(self, place: Path, content: bytes) -> None:
+        """Aside, then renamed: the file is whole or not there, and what could not be written leaves nothing."""
+        # Frames of films that are nobody else's business, so the folders are for their owner.
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, aside = tempfile.mkstemp(dir=place.parent, suffix=ASIDE)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.replace(aside, place)
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
 
     def _place(self, key: str) -> Path:
         kind, _, name = key.partition("-")
         return self.folder / kind / name[:2] / f"{name}.safetensors"
 
-    def _files(self, kind: Kind) -> list[tuple[float, int, Path]]:
+    def _files(self, kind: str) -> list[tuple[float, int, Path]]:
         """Last use, size and path of all files of a kind, those being written among them."""
         found = []
         for file in (self.folder / kind).glob("*/*"):
@@ -173,6 +180,12 @@ class Store:
         return found
 
 
+_State = list[tuple[str, int, int, float]]
+
+LOOKED_AT = 1024
+"""Values of a matrix that tell whether it was changed."""
+
+
 class Weights:
     """Which weights a model has: the files they were read from, or what is in memory where that was changed since."""
 
@@ -180,7 +193,7 @@ class Weights:
         self._model = model
         self._folder = folder
         self._loaded = self._state()
-        self._known: tuple[list[tuple[str, int, int]], str] | None = None
+        self._known: tuple[_State, str] | None = None
 
     def digest(self, store: Store | None) -> str:
         """One for all weights, with adapters; another dtype is for the caller to tell apart."""
@@ -195,9 +208,23 @@ class Weights:
         self._known = state, made
         return made
 
-    def _state(self) -> list[tuple[str, int, int]]:
-        """Names, places and versions of all weights: a write in place counts a version up."""
-        return [(name, tensor.data_ptr(), tensor._version) for name, tensor in self._model.named_parameters()]
+    def _state(self) -> _State:
+        """Names, places and versions of all weights, and a few of their values.
+
+        A write in place counts a version up, but not one by way of `.data`, as peft merges; that changes values all
+        over a matrix.
+        """
+        return [
+            (name, tensor.data_ptr(), tensor._version, _sample(tensor))
+            for name, tensor in self._model.named_parameters()
+        ]
+
+
+def _sample(tensor: torch.Tensor) -> float:
+    """The sum of some values that lie evenly in memory."""
+    lying = tensor.detach().t() if tensor.ndim == 2 and not tensor.is_contiguous() else tensor.detach()
+    flat = lying.reshape(-1)  # a view: a copy would take as much memory again
+    return float(flat[:: flat.numel() // LOOKED_AT + 1].cpu().double().sum())
 
 
 def find_store(where: str | Path | None = None) -> Store | None:

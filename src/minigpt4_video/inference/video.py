@@ -82,7 +82,7 @@ class Video:
 
         They take at most as much memory again as the context window; those beyond that wait for others to end.
         """
-        settings = self.model.settings(max_new_tokens, temperature)
+        settings = self.model.settings(max_new_tokens, temperature, seed)
         prompts = [self.question(text, max_new_tokens) for text in texts]
         answers: dict[int, Answer] = {}
         for shows in dict.fromkeys(prompt.shows for prompt in prompts):
@@ -133,7 +133,7 @@ class Video:
     def _stream(
         self, prompt: Prompt, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int | None = None
     ) -> Stream:
-        settings = self.model.settings(max_new_tokens, temperature)
+        settings = self.model.settings(max_new_tokens, temperature, seed)
         with self.model.lock:
             begun = perf_counter()
             prefix, took = self._read([prompt], settings.max_new_tokens)
@@ -270,11 +270,11 @@ class Video:
             self._unsaved.append(lambda: store.put(name, make()))
 
     def save(self) -> None:
-        """Write to the store what has been computed since the last time."""
+        """Write to the store what has been computed since the last time. Other videos can be asked meanwhile."""
         with self.model.lock:
             unsaved, self._unsaved = self._unsaved, []
-            for save in unsaved:
-                save()
+        for save in unsaved:
+            save()
 
     def _keep_turn(self, prefix: Prefix, behind: list[int], utterance: Utterance) -> Callable[[bool], None]:
         """What becomes of a branch when its answer has been read, or is not wanted any more."""
@@ -282,14 +282,15 @@ class Video:
         def left(whole: bool) -> None:
             branch = utterance.branch
             assert branch is not None  # it was given one before its first step
-            if not whole or self._prefix is not prefix:
-                prefix.board.leave(branch)
-                return
-            if self._turn is not None:
-                prefix.board.leave(self._turn.branch)
-            prefix.board.widen(branch, len(branch))
+            with self.model.lock:
+                if not whole or self._prefix is not prefix:
+                    prefix.board.leave(branch)
+                    return
+                if self._turn is not None:
+                    prefix.board.leave(self._turn.branch)
+                prefix.board.widen(branch, len(branch))
+                self._turn = Turn(branch, [*behind, *utterance.tokens])
             self.save()
-            self._turn = Turn(branch, [*behind, *utterance.tokens])
 
         return left
 

@@ -10,18 +10,19 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from minigpt4_video.errors import ModelError, UserError
 from minigpt4_video.inference.answer import Answer, Timings
-from minigpt4_video.inference.batching import Opening, Pending, Question, Reply, Request, check_length, opened
+from minigpt4_video.inference.batching import Pending, Question, Reply, Request, check_length, opened
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.prompts import Prompt
 from minigpt4_video.inference.store import module_digest
@@ -38,9 +39,7 @@ def write_language_model(model: Any, folder: Path) -> None:
     """
     digest = module_digest(model.model.language_model) + module_digest(model.lm_head)
     if folder.exists():
-        told = folder / DIGEST
-        if not told.is_file() or told.read_text(encoding="ascii") != digest:
-            raise ModelError(f"{folder} does not hold this language model; remove it or name another folder")
+        _check_digest(folder, digest)
         return
     with torch.device("meta"):
         language_model = AutoModelForCausalLM.from_config(model.config.text_config, dtype=model.dtype)
@@ -55,26 +54,41 @@ def write_language_model(model: Any, folder: Path) -> None:
         language_model.save_pretrained(aside)
         (aside / DIGEST).write_text(digest, encoding="ascii")
         aside.chmod(0o755)
-        aside.rename(folder)
-    except BaseException:
+        with suppress(OSError):  # another process may have been quicker
+            aside.rename(folder)
+        _check_digest(folder, digest)
+    finally:
         shutil.rmtree(aside, ignore_errors=True)
-        raise
+
+
+def _check_digest(folder: Path, digest: str) -> None:
+    told = folder / DIGEST
+    if not told.is_file() or told.read_text(encoding="ascii") != digest:
+        raise ModelError(f"{folder} does not hold this language model; remove it or name another folder")
+
+
+class _Planned(NamedTuple):
+    """A question that vLLM has not been given yet."""
+
+    pending: Pending
+    number: int
+    video: Video
+    prompt: Prompt
+    params: Any
 
 
 @dataclass
 class _Asked:
     """A question that vLLM is answering."""
 
-    pending: Pending
-    number: int
-    prompt: Prompt
+    planned: _Planned
     frames_took: float
     begun: float
     first_word: float = field(default=0.0)
 
 
 class VLLM:
-    """An `Engine`: `together` videos are in vLLM's hands at once, `ahead` more are being decoded.
+    """An `Engine`: `together` questions are in vLLM's hands at once, `ahead` more videos are being decoded.
 
     `folder` is where the language model is, or is written to; `options` are those of `vllm.LLM`, such as
     `tensor_parallel_size` and `gpu_memory_utilization`. Raises ModelError where vLLM is not installed.
@@ -111,22 +125,28 @@ class VLLM:
         """A reply to each request, in their order. What is wrong with one request is in its reply."""
         engine = self.llm.llm_engine
         order: deque[Pending] = deque()
+        waiting: deque[_Planned] = deque()
         asked: dict[str, _Asked] = {}
         try:
-            with ThreadPoolExecutor(1, "decode") as decoder:
-                openings: Iterator[Opening] | None = opened(self.chat, requests, decoder, self.ahead)
-                while order or openings is not None:
-                    while openings is not None and len(order) < self.together:
-                        opening = next(openings, None)
-                        if opening is None:
-                            openings = None
+            with (
+                ThreadPoolExecutor(1, "decode") as decoder,
+                closing(opened(self.chat, requests, decoder, self.ahead)) as openings,
+            ):
+                opening = next(openings, None)
+                while order or opening is not None:
+                    while len(asked) < self.together:
+                        if waiting:
+                            self._ask(waiting.popleft(), asked)
+                        elif opening and len(order) < self.together and (not asked or opening.video.done()):
+                            order.append(pending := Pending(opening.request))
+                            try:
+                                waiting += self._plan(pending, opening.video.result())
+                            except UserError as error:
+                                pending.error = error
+                            opening = next(openings, None)
+                        else:
                             break
-                        order.append(pending := Pending(opening.request))
-                        try:
-                            self._ask(pending, opening.video.result(), asked)
-                        except UserError as error:
-                            pending.error = error
-                    for output in engine.step() if engine.has_unfinished_requests() else ():
+                    for output in engine.step() if asked else ():
                         self._hear(output, asked)
                     while order and order[0].is_done:
                         yield order.popleft().reply()
@@ -134,33 +154,36 @@ class VLLM:
             if asked:  # whoever asked wants no more
                 engine.abort_request(list(asked))
 
-    def _ask(self, pending: Pending, video: Video, asked: dict[str, _Asked]) -> None:
-        """Hand all questions of a request over. Raises UserError where one of them cannot be asked."""
-        prompts = []
-        for question in pending.request.questions:
+    def _plan(self, pending: Pending, video: Video) -> list[_Planned]:
+        """All questions of a request. Raises UserError where one of them cannot be asked."""
+        planned = []
+        for number, question in enumerate(pending.request.questions):
             one = Question(question) if isinstance(question, str) else question
-            settings = self.chat.settings(one.max_new_tokens, one.temperature)
+            settings = self.chat.settings(*one[1:])
             prompt = video.question(one.text, one.max_new_tokens)
             check_length(prompt, settings.max_new_tokens, self.slots)
-            prompts.append((prompt, sampling(settings, one.seed)))
-        placeholder = self.chat.processor.tokenizer.pad_token_id
-        for number, (prompt, params) in enumerate(prompts):
-            begun = perf_counter()
-            frame_tokens = video.frame_tokens(prompt.plan.kept_frames)
-            took = perf_counter() - begun
-            ids = torch.tensor([prompt.ids], device=self.chat.model.device)
-            with torch.inference_mode():
-                embeds = self.chat.model.model.place_frames(ids, frame_tokens)[0].cpu()
-            given = {
-                "prompt_embeds": embeds,
-                # Penalties look at ids; without any they would see what an earlier prompt left in their place.
-                "prompt_token_ids": [placeholder] * len(prompt.ids),
-                "prompt_is_token_ids": [False] * len(prompt.ids),
-            }
-            name = str(next(self._numbers))
-            self.llm.llm_engine.add_request(name, given, params)
-            asked[name] = _Asked(pending, number, prompt, took, perf_counter())
-        video.save()
+            planned.append(_Planned(pending, number, video, prompt, sampling(settings, one.seed)))
+        return planned
+
+    def _ask(self, planned: _Planned, asked: dict[str, _Asked]) -> None:
+        """Hand a question over. Its embeddings are made now, because they are as large as a video's features."""
+        prompt = planned.prompt
+        begun = perf_counter()
+        frame_tokens = planned.video.frame_tokens(prompt.plan.kept_frames)
+        took = perf_counter() - begun
+        planned.video.save()
+        ids = torch.tensor([prompt.ids], device=self.chat.model.device)
+        with torch.inference_mode():
+            embeds = self.chat.model.model.place_frames(ids, frame_tokens)[0].cpu()
+        given = {
+            "prompt_embeds": embeds,
+            # Penalties look at ids; without any they would see what an earlier prompt left in their place.
+            "prompt_token_ids": [self.chat.processor.tokenizer.pad_token_id] * len(prompt.ids),
+            "prompt_is_token_ids": [False] * len(prompt.ids),
+        }
+        name = str(next(self._numbers))
+        self.llm.llm_engine.add_request(name, given, planned.params)
+        asked[name] = _Asked(planned, took, perf_counter())
 
     def _hear(self, output: Any, asked: dict[str, _Asked]) -> None:
         one = asked[output.request_id]
@@ -169,13 +192,14 @@ class VLLM:
         if not output.finished:
             return
         del asked[output.request_id]
+        pending, number, _, prompt, _ = one.planned
         said = output.outputs[0]
         tokens = list(said.token_ids)
         certain = [given[token].logprob for token, given in zip(tokens, said.logprobs, strict=True)]
         text = str(self.chat.processor.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
         confidence = sum(certain) / len(certain) if certain else 0.0
         timings = Timings(one.frames_took, one.first_word, one.frames_took + now)
-        one.pending.answers[one.number] = Answer(text, confidence, one.prompt.plan, timings)
+        pending.answers[number] = Answer(text, confidence, prompt.plan, timings)
 
 
 def sampling(settings: GenerationConfig, seed: int | None) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import RLock
 from time import perf_counter
 from typing import Any
+from unicodedata import east_asian_width
 
 import torch
 from transformers import (
@@ -14,12 +15,10 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
-    TextStreamer,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
-from minigpt4_video.errors import UserError
 from minigpt4_video.inference.answer import Answer, Timings
 from minigpt4_video.model.branches import Branch, Branches
 from minigpt4_video.planning import Plan
@@ -46,10 +45,8 @@ class Choice:
             self.generator = torch.Generator(device)
             if seed is None:
                 self.generator.seed()
-            elif 0 <= seed < 2**63:
-                self.generator.manual_seed(seed)
             else:
-                raise UserError(f"the seed is {seed}; give a number from 0 to {2**63 - 1}")
+                self.generator.manual_seed(seed)
             self.processors.append(TemperatureLogitsWarper(settings.temperature))
             if settings.top_k:
                 self.processors.append(TopKLogitsWarper(settings.top_k))
@@ -72,24 +69,34 @@ class Choice:
         return int(torch.multinomial(scores.softmax(-1), 1, generator=self.generator))
 
 
-class _Pieces(TextStreamer):  # type: ignore[misc]
-    """Tokens to whole words, without empty pieces and without space before the first and after the last word."""
+class _Pieces:
+    """Tokens to pieces of whole words, of a script without spaces to single characters. Together they are all tokens
+    decoded at once, without the space around that.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
-        super().__init__(tokenizer, skip_special_tokens=True)
         self.ready: list[str] = []
-        self._space = ""
-        self._begun = False
+        self.text = ""
+        """All pieces together."""
+        self._tokenizer = tokenizer
+        self._tokens: list[int] = []
 
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        text = self._space + text
-        if not self._begun:
-            text = text.lstrip()
-        kept = text.rstrip()
-        self._space = text[len(kept) :]
-        if kept:
-            self._begun = True
-            self.ready.append(kept)
+    def put(self, token: int, last: bool) -> None:
+        """One more token; behind the `last` one no word goes on."""
+        self._tokens.append(token)
+        # All of them, because what a token says depends on those before: spaces, and characters of several tokens.
+        text = str(self._tokenizer.decode(self._tokens, skip_special_tokens=True))
+        settled = text.strip() if last else text[: _settled(text)].strip()
+        if len(settled) > len(self.text):
+            self.ready.append(settled[len(self.text) :])
+            self.text = settled
+
+
+def _settled(text: str) -> int:
+    """How much of a text will stay when more tokens come: all but a word that may go on, or half a character."""
+    if text and (text[-1].isspace() or east_asian_width(text[-1]) in "WF"):
+        return len(text)
+    return max(text.rfind(" "), text.rfind("\n")) + 1
 
 
 class Utterance:
@@ -125,7 +132,7 @@ class Utterance:
     @property
     def text(self) -> str:
         """What has been said so far."""
-        return "".join(self._pieces.ready)
+        return self._pieces.text
 
     def piece(self, number: int) -> str | None:
         """A piece of the text, None where it has not been said yet."""
@@ -141,10 +148,8 @@ class Utterance:
         self._certainty += log_probability
         self.took = perf_counter() - self._begun
         self.first_word = self.first_word or self.took
-        self._pieces.put(torch.tensor([token]))
-        if token in self._ends or len(self.tokens) >= self._most:
-            self.finished = True
-            self._pieces.end()
+        self.finished = token in self._ends or len(self.tokens) >= self._most
+        self._pieces.put(token, last=self.finished)
 
 
 class Round:
@@ -203,7 +208,7 @@ class Round:
 
 class Words(Iterator[str]):
     """The pieces of one answer, each computed when it is asked for. `left` is called once, at the end or at `close`,
-    with whether the answer is whole.
+    with whether the answer is whole, and takes the lock where it needs it.
     """
 
     def __init__(self, round_: Round, utterance: Utterance, lock: RLock, left: Callable[[bool], None]) -> None:
@@ -231,8 +236,8 @@ class Words(Iterator[str]):
         """Say no more; what the answer took of the memory is free again."""
         with self._lock:
             left, self._left = self._left, None
-            if left is not None:
-                left(self.utterance.finished)
+        if left is not None:
+            left(self.utterance.finished)
 
     def __del__(self) -> None:
         self.close()

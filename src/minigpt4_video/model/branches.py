@@ -314,7 +314,11 @@ class Branches:
         """Read further tokens of several branches; the logits after the last of each, (additions, vocabulary).
 
         One pass for all of them: questions, or the newest token of each answer. Frames can be in the prefix only.
+        Raises ModelError, with all branches as they were, where one of them has no room.
         """
+        for branch, ids in additions:
+            if len(branch) + len(ids) > branch.room:
+                raise ModelError(f"a branch with room for {branch.room} tokens was given {len(branch) + len(ids)}")
         first = min(branch.row for branch, _ in additions)
         rows = slice(first, max(branch.row for branch, _ in additions) + 1)
         lines: list[tuple[list[int], list[int], list[int], list[int]]] = [
@@ -323,8 +327,6 @@ class Branches:
         ends = []
         for branch, ids in additions:
             line, taken = lines[branch.row - first], self._taken(branch.row)
-            if len(branch) + len(ids) > branch.room:
-                raise ModelError(f"a branch with room for {branch.room} tokens was given {len(branch) + len(ids)}")
             begins = taken.prefix + len(branch)
             slots = [heappop(taken.free) for _ in ids]
             branch.slots += slots
