@@ -384,6 +384,11 @@ def test_wrong_usage_is_refused(command, arguments):
     refused(command(*arguments))
 
 
+def test_training_without_its_packages_names_them(command, monkeypatch):
+    monkeypatch.setattr("minigpt4_video.cli.training.find_spec", lambda name: None)
+    refused(command("train", "tiny/stage3"), "accelerate", "minigpt4-video[train]")
+
+
 def test_an_unknown_recipe_and_an_unknown_key_are_refused(command, tmp_path):
     refused(command("train", "tiny/stage9", "--output", tmp_path / "run"), "tiny/stage9")
     refused(command("train", "tiny/stage3", "--output", tmp_path / "run", "--set", "trainning.steps=2"), "trainning")

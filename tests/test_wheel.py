@@ -50,6 +50,22 @@ def test_it_is_small_enough_to_be_shared(wheel):
     assert wheel.stat().st_size <= 25 * 2**20
 
 
+def test_help_is_quick_and_loads_nothing_heavy(installed, tmp_path):
+    program = (
+        "import resource, sys; from minigpt4_video.cli import main; main(['--help'])\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "heavy = {'torch', 'transformers', 'av'} & set(sys.modules)\n"
+        "print(used.ru_utime + used.ru_stime, sorted(heavy))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    seconds, heavy = done.stdout.splitlines()[-1].split(" ", 1)
+    assert float(seconds) < 1 and heavy == "[]"
+
+
 def test_it_lists_recipes(installed, tmp_path):
     assert "tiny/stage3" in run(installed, tmp_path, "train", "--list")
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import string
+from importlib.util import find_spec
 
 import peft
 import pytest
@@ -320,6 +321,19 @@ def test_place_where_no_folder_can_be_made_is_refused_before_the_work(parts):
     (parts.folder / "file").write_text("mine")
     with pytest.raises(CheckpointError, match="cannot be written"):
         convert("absent.pth", parts.base, parts.vision, parts.folder / "file" / "out")
+
+
+@pytest.mark.parametrize(
+    ("package", "where", "options", "remedy"),
+    [("sentencepiece", "tokenization", {}, "convert"), ("peft", "conversion", {"adapter": "keep"}, "train")],
+)
+def test_package_that_is_missing_is_named_before_the_work(parts, monkeypatch, package, where, options, remedy):
+    (parts.base / "tokenizer.model").touch()
+    monkeypatch.setattr(
+        f"minigpt4_video.model.{where}.find_spec", lambda name: None if name == package else find_spec(name)
+    )
+    with pytest.raises(CheckpointError, match=rf"{package}.*minigpt4-video\[{remedy}\]"):
+        convert("absent.pth", parts.base, parts.vision, parts.output, **options)
 
 
 def test_pickled_code_is_not_run(parts, tmp_path):

@@ -73,9 +73,19 @@ def test_legacy_decides_about_the_space_behind_a_control_token(proto):
     assert (pieces(True), pieces(False)) == ("<s>▁[hi", "<s>[hi")
 
 
-def test_absent_value_of_legacy_means_true_as_in_transformers_4(folder, proto):
+@pytest.mark.parametrize("settings", ["{}", '{"legacy": null, "add_bos_token": null}'])
+def test_absent_value_of_legacy_means_true_as_in_transformers_4(folder, proto, settings):
+    (folder / "tokenizer_config.json").write_text(settings)
     tokenizer = load_tokenizer(folder)
     assert tokenizer("<s>[", add_special_tokens=False)["input_ids"] == original_ids(proto, "<s>[", legacy=True)
+    assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+
+
+@pytest.mark.parametrize("settings", ["[1]", "{oops"])
+def test_settings_that_are_none_are_refused(folder, settings):
+    (folder / "tokenizer_config.json").write_text(settings)
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json"):
+        load_tokenizer(folder)
 
 
 @pytest.mark.parametrize("legacy", [True, False])

@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,8 @@ def train(
             for line in told.lines():
                 say(line)
         return
+    if missing := [name for name in ("accelerate", "peft") if find_spec(name) is None]:
+        raise RecipeError(f'training needs {missing[0]}; pip install "minigpt4-video[train]"')
     from minigpt4_video.training.train import train as run
 
     with redirect_stdout(sys.stderr):  # libraries print

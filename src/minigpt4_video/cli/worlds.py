@@ -34,7 +34,7 @@ def render(
     from minigpt4_video.data.world import files
 
     files.render(output, seed=seed, count=count, split=split, language=language)
-    note(f"{count} videos: {output}")
+    note(f"{count} video{'' if count == 1 else 's'}: {output}")
 
 
 @app.command()

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from minigpt4_video.model.configuration import MiniGPT4VideoConfig
 from minigpt4_video.model.modeling import MiniGPT4VideoForConditionalGeneration
 from minigpt4_video.model.presets import settings_for
 from minigpt4_video.model.processing import MiniGPT4VideoProcessor
-from minigpt4_video.model.tokenization import load_tokenizer
+from minigpt4_video.model.tokenization import TOKENIZER_FILE, check_sentencepiece, load_tokenizer
 
 RECORD = "conversion.json"
 """The file in the output that says what was made of what."""
@@ -162,6 +163,10 @@ def convert(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target} exists and is not empty; name another output folder")
     _check_writable(target)
+    if adapter == "keep" and find_spec("peft") is None:
+        raise CheckpointError('keeping LoRA apart needs peft; pip install "minigpt4-video[train]"')
+    if (folder / TOKENIZER_FILE).is_file():
+        check_sentencepiece()
     wanted = _dtype(dtype)
     checkpoint = read_checkpoint(official_checkpoint)
     lora, projection, left = checkpoint.lora, checkpoint.projection, checkpoint.unused

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from minigpt4_video.errors import CheckpointError
 
 SPACE = "▁"
+TOKENIZER_FILE = "tokenizer.model"
 
 SAMPLE_TEXTS = (
     "",
@@ -67,7 +69,7 @@ def load_tokenizer(folder: Path) -> Any:
 
     Raises CheckpointError where there is none, or where it cannot be rebuilt exactly.
     """
-    model = folder / "tokenizer.model"
+    model = folder / TOKENIZER_FILE
     if not model.is_file():
         try:
             return AutoTokenizer.from_pretrained(folder)
@@ -76,8 +78,9 @@ def load_tokenizer(folder: Path) -> Any:
                 f"{folder} holds no usable tokenizer ({_first_line(error)}); add tokenizer.model"
             ) from error
     settings = _settings(folder)
-    legacy = bool(settings.get("legacy", True))  # transformers 4 took an absent value for true
-    return build_tokenizer(model, legacy=legacy, add_bos=bool(settings.get("add_bos_token", True)))
+    legacy, add_bos = (settings.get(name) for name in ("legacy", "add_bos_token"))
+    # Transformers 4 took an absent value, and null, for true.
+    return build_tokenizer(model, legacy=legacy in (None, True), add_bos=add_bos in (None, True))
 
 
 def build_tokenizer(model: Path, *, legacy: bool, add_bos: bool = True) -> PreTrainedTokenizerFast:
@@ -179,14 +182,18 @@ def _merges(pieces: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
     return [(left, right) for *_, left, right in sorted(pairs)]
 
 
-def _read(model: Path) -> Any:
-    try:
-        from sentencepiece import sentencepiece_model_pb2
-    except ImportError as error:
+def check_sentencepiece() -> None:
+    """Raises CheckpointError where what reads `tokenizer.model` is not installed."""
+    if find_spec("sentencepiece") is None or find_spec("google") is None or find_spec("google.protobuf") is None:
         raise CheckpointError(
-            "reading tokenizer.model needs sentencepiece and protobuf; install minigpt4-video[convert]"
-        ) from error
+            f'reading {TOKENIZER_FILE} needs sentencepiece and protobuf; pip install "minigpt4-video[convert]"'
+        )
+
+
+def _read(model: Path) -> Any:
+    check_sentencepiece()
     from google.protobuf.message import DecodeError
+    from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto()
     try:
@@ -206,6 +213,8 @@ def _settings(folder: Path) -> dict[str, Any]:
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({_first_line(error)})") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path} holds no settings but a {type(settings).__name__}; copy it from the base model")
     return settings
 
 
