@@ -507,6 +507,40 @@ def test_a_few_words_are_enough_to_find_the_encoding(tmp_path: Path, encoding: s
         assert read_subtitles(path) == [Cue(1.0, 2.0, words)]
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("a\n\nb\n\n2", "a b"),
+        ("a\n\nb\nc\n2", "a b c"),
+        ("a\n\n\n\nb\n\n\n2", "a b"),
+        ("a\n\nits name", "a"),
+        ("a\n\n2\n00:00:02,000 -?> 00:00:02,500\nlost\n\n3", "a"),
+        ("a\n\n7\nlost\n\n8", "a"),
+    ],
+)
+def test_a_blank_line_does_not_end_a_subtitle_of_subrip(tmp_path: Path, body: str, words: str) -> None:
+    path = written(tmp_path, f"1\n00:00:01,000 --> 00:00:02,000\n{body}\n00:00:03,000 --> 00:00:04,000\nend\n\nof it")
+    assert read_subtitles(path) == [Cue(1.0, 2.0, words), Cue(3.0, 4.0, "end of it")]
+    remark = f"WEBVTT\n\n00:01.000 --> 00:02.000\n{body}\n\nNOTE this\n\n00:03.000 --> 00:04.000\nend\n\nof it"
+    assert [cue.text for cue in read_subtitles(written(tmp_path, remark, "clip.vtt"))] == ["a", "end"]
+
+
+def test_line_breaks_part_words_and_steering_characters_go(tmp_path: Path) -> None:
+    text = "one<br>two<BR />three\n\x1b[31mred\x07\x00\x9b four\u200d\n"
+    path = written(tmp_path, f"1\n00:00:01,000 --> 00:00:02,000\n{text}".encode())
+    assert read_subtitles(path)[0].text == "one two three [31mred four\u200d"
+
+
+@pytest.mark.parametrize(("encoding", "words"), [("gbk", "今天我们去公园散步"), ("big5", "今天我們去公園散步")])
+def test_damaged_chinese_is_chinese_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encoding: str, words: str
+) -> None:
+    data = f"1\n00:00:01,000 --> 00:00:02,000\n{words}，{words}\n".encode(encoding)
+    place = data.index("公".encode(encoding))
+    path = written(tmp_path, data[: place + 1] + b"\xff" + data[place + 2 :])
+    assert read_subtitles(path)[0].text.endswith(words) and "damaged characters" in caplog.text
+
+
 def test_damaged_characters_do_not_change_the_encoding(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = "Где ты был вчера вечером?"
     data = bytearray(f"1\n00:00:01,000 --> 00:00:02,000\n{words} {words}\n".encode())

@@ -58,6 +58,9 @@ def decoded(data: bytes, is_likely: Callable[[str], bool]) -> tuple[str, bool] |
     if _is_mostly_utf8(words):
         return data.decode("utf-8", errors="replace"), True
     for name in _guesses(words):
+        if name in COMMONEST:
+            text = data.decode(name, errors="replace")
+            return text, "\ufffd" in text
         try:
             return data.decode(name), False
         except (UnicodeDecodeError, LookupError):
@@ -82,11 +85,9 @@ def _guesses(words: bytes) -> list[str]:
 
 
 def _commonness(words: bytes, encoding: str, commonest: str) -> float:
-    """The share of a text's Chinese characters that are among the commonest; 0 where it is not in that encoding."""
-    try:
-        characters = [letter for letter in words.decode(encoding) if not letter.isascii() and letter.isalpha()]
-    except UnicodeDecodeError:
-        return 0.0
+    """The share of a text's letters beyond plain ones, lost ones too, that are among the commonest Chinese ones."""
+    text = words.decode(encoding, errors="replace")
+    characters = [letter for letter in text if not letter.isascii() and (letter.isalpha() or letter == "\ufffd")]
     return sum(letter in commonest for letter in characters) / max(1, len(characters))
 
 

@@ -30,10 +30,12 @@ MOST_ROLLING = 8  # lines
 TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,3}))?"
 TIMING = re.compile(rf"^[ \t]*{TIME}[ \t]*-{{1,2}}>[ \t]*{TIME}(?:[ \t].*)?$", re.MULTILINE)
 VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>]*)>")
+LINE_BREAK = re.compile(r"<br[ \t]*/?>", re.IGNORECASE)
 TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<(?:\d+:)?\d+:\d+\.\d+>|</>")
 # The closing brace may be missing, so that nothing is looked through again and again for it: such a text is no block.
 OVERRIDE = re.compile(r"\{(?:\\|[yYfFsScCpPoO]:)[^}]*\}?")
 BLOCK = re.compile(r"\{[^}]*\}?")
+UNSHOWN = dict.fromkeys(code for code in (*range(32), *range(127, 160)) if not chr(code).isspace())
 DRAWS = re.compile(r"\\p(\d)")
 EVENT_TIME = re.compile(r"(-?)(\d{1,4}):(\d{1,2}):(\d{1,2})[.:](\d{1,3})")
 EVENT = re.compile(r"^Dialogue:", re.MULTILINE)
@@ -250,14 +252,24 @@ def _has_margins(event: str) -> bool:
 
 
 def _timed_blocks(text: str) -> Iterable[tuple[float, float, list[str]]]:
-    """SubRip and WebVTT alike: a line with two times, then the words until a blank line or the next times."""
+    """SubRip and WebVTT alike: a line with two times, then the words until a blank line or the next times. What
+    follows a blank line can be a remark in WebVTT; in SubRip it goes on, but for the number or name of the next one."""
+    is_webvtt = text.startswith("WEBVTT")
     timings = list(TIMING.finditer(text))
     for timing, following in zip(timings, [*timings[1:], None], strict=True):
         body = text[timing.end() : None if following is None else following.start()].lstrip("\n")
         if text.startswith("\n\n", timing.end()):
             body = ""
-        lines = body.split("\n\n")[0].split("\n")
-        if following is not None and "\n\n" not in body and len(lines) > 2 and lines[-2].strip().isdecimal():
+        paragraphs = body.split("\n\n")
+        lines = paragraphs[0].split("\n")
+        if not is_webvtt:
+            is_named = following is not None and paragraphs[-1].count("\n") == 1
+            for paragraph in paragraphs[1 : -1 if is_named else None]:
+                if paragraph.lstrip("\n").split("\n")[0].strip().isdecimal():  # a number, and damaged times
+                    break
+                lines += paragraph.split("\n")
+        is_last = following is None or (is_webvtt and len(paragraphs) > 1)
+        if not is_last and len(lines) > 2 and lines[-2].strip().isdecimal() and not lines[-1]:
             del lines[-2:]  # the next one's number, where no blank line is before it
         words = [words for line in lines if (words := _plain(line))]
         yield _seconds(timing.groups()[:5]), _seconds(timing.groups()[5:]), words
@@ -282,7 +294,7 @@ def _seconds(groups: tuple[str | None, ...]) -> float:
 
 
 def _plain(text: str) -> str:
-    text = VOICE.sub(lambda voice: f"{voice[1].strip()}: ", text)
+    text = VOICE.sub(lambda voice: f"{voice[1].strip()}: ", LINE_BREAK.sub(" ", text.translate(UNSHOWN)))
     text = html.unescape(TAG.sub("", OVERRIDE.sub(lambda block: "" if block[0].endswith("}") else block[0], text)))
     return " ".join(text.replace("\\N", " ").replace("\\n", " ").replace("\\h", " ").split())
 
