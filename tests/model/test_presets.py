@@ -9,6 +9,7 @@ from minigpt4_video.model.branches import bytes_per_slot
 from minigpt4_video.model.configuration import MiniGPT4VideoConfig
 from minigpt4_video.model.modeling import MiniGPT4VideoForConditionalGeneration
 from minigpt4_video.model.presets import PRESETS, settings_for
+from minigpt4_video.training.recipe import shipped
 
 
 @pytest.mark.parametrize(
@@ -82,8 +83,11 @@ def test_settings_follow_the_kind_of_language_model_and_its_positions():
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "tiny"])
 def test_model_that_has_to_be_made_says_of_what(name):
-    with pytest.raises(ModelError, match=r"eva_vit_g.pth .* `minigpt4-video convert`"):
+    verb = "convert" if name in ("llama2-7b", "mistral-7b") else f"train {name}/stage1"
+    with pytest.raises(ModelError, match=rf"eva_vit_g.pth .* `minigpt4-video {verb}`"):
         PRESETS[name].folder()
+    if verb != "convert":
+        assert f"{name}/stage1" in shipped()
 
 
 def test_licence_and_parts_are_named_for_every_model():

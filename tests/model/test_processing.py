@@ -34,6 +34,9 @@ def video(tmp_path_factory):
     return folder / "clip.mp4"
 
 
+BLACK = np.zeros((4, 4, 3), np.uint8)
+
+
 def asked(video, text="What happens?", **options):
     key = "path" if not isinstance(video, (list, np.ndarray, Clip)) else "frames"
     return [{"role": "user", "content": [{"type": "video", key: video, **options}, {"type": "text", "text": text}]}]
@@ -382,6 +385,14 @@ def test_question_that_does_not_fit_is_refused(processor, frames):
         ({"type": "video", "path": "absent.mp4"}, "absent.mp4"),
         ({"type": "video", "frames": []}, "no frames"),
         ({"type": "image"}, "names no picture"),
+        ({"type": "image", "url": "https://example.org/a.png"}, "is an address"),
+        ({"type": "text"}, "no text"),
+        ("a.mp4", "type None"),
+        *(({"type": "video", "path": "a.mp4", "num_frames": number}, "num_frames") for number in (0, -1, True, "4")),
+        *(
+            ({"type": "video", "frames": [BLACK], "times": [0], "subtitles": cues}, "a cue must be")
+            for cues in ([{"start": 0}], [{"start": "soon", "end": 1, "text": "a"}], [3])
+        ),
         ({"type": "sound", "path": "a.wav"}, "type 'sound'"),
     ],
 )

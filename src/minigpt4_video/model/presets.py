@@ -173,14 +173,16 @@ class Preset:
 
     def way(self) -> str:
         """How to get it, in a line."""
-        made = "make it" if len(self.parts) == 3 else "there is no checkpoint yet: train one, and make the model"
+        made, verb = "make it", "convert"
+        if len(self.parts) < 3:
+            made, verb = "there is no checkpoint of it: train one", f"train {self.name}/stage1"
         return (
             f"{made} from {' + '.join(self.parts)} (about {self.download() / 1e9:.0f} GB to download) with "
-            "`minigpt4-video convert`, then give the folder"
+            f"`minigpt4-video {verb}`, then give the folder"
         )
 
     def folder(self) -> Path:
-        """Where the embedded model lies. Raises ModelError for one that has to be converted first."""
+        """Where the embedded model lies. Raises ModelError for one that has to be made first."""
         if self.parts:
             raise ModelError(f"{self.name} does not come with the package; {self.way()}")
         place = EMBEDDED / self.name

@@ -297,15 +297,17 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
             wrong = f"the unknown key {unknown[0]!r}" if unknown else f"{len(sources)} sources"
             raise ModelError(f'a video part has {wrong}; it takes one of "path", "frames", "url" and {_options()}')
         source = part[sources[0]]
-        if isinstance(source, str) and source.startswith(("http://", "https://")):
-            raise ModelError(f"{source} is an address; download the video and give its path")
+        _check_local(source, "video")
+        number = part.get("num_frames")
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+            raise ModelError(f"a video part has num_frames {number!r}; give a whole number of at least 1")
         clip: Clip | None = None
         if isinstance(source, (str, PathLike)):
             from minigpt4_video.media import read_clip
 
             clip = read_clip(
                 source,
-                int(part.get("num_frames") or self.frames),
+                number or self.frames,
                 start=part.get("start"),
                 end=part.get("end"),
                 size=(self.image_size, self.image_size),
@@ -426,9 +428,9 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
             return {"role": message["role"], "content": [{"type": "text", "text": self.plain(content)}]}
         parts: list[dict[str, Any]] = []
         for part in content:
-            kind = part.get("type")
-            if kind == "text":
-                parts.append({"type": "text", "text": self.plain(str(part["text"]))})
+            kind = part.get("type") if isinstance(part, Mapping) else None
+            if kind == "text" and isinstance(part.get("text"), str):
+                parts.append({"type": "text", "text": self.plain(part["text"])})
             elif kind == "video":
                 videos.append(part)
                 parts.append({"type": "video"})
@@ -436,7 +438,8 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
                 pictures.append(part)
                 parts.append({"type": "image"})
             else:
-                raise ModelError(f'a message part has type {kind!r}; it can be "text", "image" or "video"')
+                what = "no text" if kind == "text" else f"type {kind!r}"
+                raise ModelError(f"a message part has {what}; write a text, an image or a video")
         return {"role": message["role"], "content": parts}
 
     def apply_chat_template(
@@ -502,6 +505,7 @@ def _still(part: Mapping[str, Any]) -> Frame:
     source = next((part[name] for name in ("image", "path", "url") if part.get(name) is not None), None)
     if source is None:
         raise ModelError('an image part names no picture; give it "path", "image" or "url"')
+    _check_local(source, "picture")
     if isinstance(source, (str, PathLike)):
         from minigpt4_video.media import read_clip
 
@@ -509,6 +513,11 @@ def _still(part: Mapping[str, Any]) -> Frame:
         return still
     frame: Frame = source
     return frame
+
+
+def _check_local(source: Any, what: str) -> None:
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        raise ModelError(f"{source} is an address; download the {what} and give its path")
 
 
 def _listed(value: Any) -> Sequence[Any]:
@@ -524,10 +533,13 @@ def _cues(subtitles: Any, source: Any) -> list[Cue]:
     from minigpt4_video.media import Cue, find_subtitles, read_subtitles
 
     if not isinstance(subtitles, (str, PathLike)):
-        return [
-            cue if isinstance(cue, Cue) else Cue(float(cue["start"]), float(cue["end"]), str(cue["text"]))
-            for cue in subtitles
-        ]
+        try:
+            return [
+                cue if isinstance(cue, Cue) else Cue(float(cue["start"]), float(cue["end"]), str(cue["text"]))
+                for cue in subtitles
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError('a cue must be {"start": seconds, "end": seconds, "text": ...}') from error
     is_file = isinstance(source, (str, PathLike))
     if subtitles != "auto":
         return read_subtitles(subtitles, fps=_rate(source, subtitles) if is_file else None)
