@@ -402,6 +402,25 @@ def test_ask_hears_speech_says_so_and_writes_it(command, tmp_path, random_model,
     assert "listening" not in command(*arguments)[2]  # the transcript was kept
 
 
+def test_ask_hears_once_says_so_and_writes_what_it_heard(command, tmp_path, random_model, beeping, beeps):
+    """The same with a stand-in for the recogniser, so that it runs where nothing speaks."""
+    written = tmp_path / "heard.vtt"
+    arguments = ["ask", beeping, "What?", "-m", random_model, "--max-new-tokens", 2]
+    status, _, err = command(*arguments, "--save-subtitles", written)
+
+    assert status == 0 and "listening to clip.mkv (beeps)" in err and "subtitles: speech (beeps)" in err
+    assert written.read_text(encoding="utf-8") == "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nbeep\n"
+    status, _, err = command(*arguments, "--subtitles", written)
+    assert status == 0 and "subtitles: heard.vtt" in err
+    status, _, err = command(*arguments)
+    assert status == 0 and "subtitles: speech (beeps)" in err and "listening" not in err
+    assert beeps.asked == 1
+    frames = json.loads(command("inspect", beeping, "-m", random_model, "--json")[1])["frames"]
+    assert [frame["time"] for frame in frames if frame["subtitle"] == "beep"] == [
+        min(frame["time"] for frame in frames if frame["time"] >= 1)
+    ]
+
+
 def test_the_speech_model_can_be_named_in_the_environment(command, beeping, random_model, monkeypatch):
     monkeypatch.setenv("MINIGPT4_VIDEO_SPEECH", "off")
     _, _, err = command("ask", beeping, "What?", "-m", random_model, "--max-new-tokens", 2)

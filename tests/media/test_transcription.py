@@ -1,9 +1,12 @@
 """What is said becomes cues: at the right times, and in lines that can be read."""
 
 import importlib.util
-from collections.abc import Iterable
+import io
+import sys
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +96,47 @@ def test_a_line_ends_with_a_sentence_and_at_a_pause() -> None:
     words = [Cue(0, 0.5, " Hello"), Cue(0.5, 1, " there."), Cue(1, 1.5, " I"), Cue(1.5, 2, " am"), Cue(4, 5, " here")]
     assert lines(words) == [Cue(0, 1, "Hello there."), Cue(1, 2, "I am"), Cue(4, 5, "here")]
     assert lines([Cue(0, 1, "你"), Cue(1, 2, "好。"), Cue(2, 3, "再见")]) == [Cue(0, 2, "你好。"), Cue(2, 3, "再见")]
+
+
+class StandInSphinx(ModuleType):
+    """What is used of pocketsphinx: two voices in each piece, and in each utterance three words."""
+
+    def __init__(self) -> None:
+        super().__init__("pocketsphinx")
+        self.uttered: list[int] = []
+
+    def Segmenter(self, sample_rate: int) -> SimpleNamespace:
+        def segment(sound: io.BytesIO) -> Iterator[SimpleNamespace]:
+            samples = np.frombuffer(sound.read(), "<i2")
+            assert sample_rate == RATE and abs(int(samples.max()) - 16383) < 40
+            for start, length in ((0.5, 1.0), (2.0, 45.0)):
+                yield SimpleNamespace(start_time=start, pcm=bytes(round(length * RATE) * 2))
+
+        return SimpleNamespace(segment=segment)
+
+    def Decoder(self, **_: object) -> SimpleNamespace:
+        words = [("<s>", 0, 9), ("one", 10, 29), ("<sil>", 30, 39), ("[NOISE]", 40, 49), ("two(2)", 50, 59)]
+        return SimpleNamespace(
+            config={"frate": 100},
+            start_utt=lambda: None,
+            end_utt=lambda: None,
+            process_raw=lambda pcm, full_utt: self.uttered.append(len(pcm)),
+            seg=lambda: [SimpleNamespace(word=word, start_frame=a, end_frame=b) for word, a, b in words],
+        )
+
+
+def test_what_sphinx_tells_becomes_words_with_the_times_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = StandInSphinx()
+    monkeypatch.setitem(sys.modules, "pocketsphinx", stand_in)
+    path = write_talking(tmp_path / "clip.mkv", [(1.0, tone(60))], seconds=62, codec="pcm_s16le", begin=0.25, rate=1)
+    words = transcribe(path, PocketSphinx())
+    starts = [0.75 + voice for voice in (0.5, 2.0, 32.0)]  # the longer one in utterances of at most half a minute
+    assert stand_in.uttered == [seconds * RATE * 2 for seconds in (1, 30, 15)]
+    assert [word.text for word in words] == [" one", " two"] * 3
+    assert [word.start for word in words] == pytest.approx([start + at for start in starts for at in (0.1, 0.5)])
+    assert [word.end for word in words] == pytest.approx([start + at for start in starts for at in (0.3, 0.6)])
 
 
 def word_errors(heard: list[str], said: list[str]) -> int:
