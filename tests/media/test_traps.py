@@ -13,6 +13,7 @@ from minigpt4_video.media import MediaError, probe, read_clip, read_frames
 from minigpt4_video.media.pictures import Form, upright
 from minigpt4_video.media.probing import probe_beginning, rate_of
 from minigpt4_video.media.selection import Unreliable, read_selected
+from minigpt4_video.media.sources import _OneFile
 from numbered import HEIGHT, WIDTH, number_of, numbered, numbers_of, write_video
 
 TENTHS = [0.02, 0.5, 0.98]
@@ -376,3 +377,14 @@ def test_zeros_between_pictures_are_pictures(tmp_path: Path, monkeypatch: pytest
         black = np.zeros((HEIGHT * 8, WIDTH * 8, 3), dtype=np.uint8)
         encoded(container, stream, [*[black] * 40, numbered(5).repeat(8, 0).repeat(8, 1)])
     assert numbers_of(read_frames(path, [0.5, 1.6]).frames) == [0, 5]
+
+
+@pytest.mark.parametrize("tail", [b"", b"end"])
+def test_a_file_ends_where_only_zeros_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tail: bytes) -> None:
+    monkeypatch.setattr("minigpt4_video.media.sources.LONGEST_ZEROS", 1 << 18)
+    path, content = tmp_path / "clip.bin", b"begin" + bytes(1 << 20) + tail
+    path.write_bytes(content)
+    with path.open("rb") as opened:
+        file = _OneFile(opened)
+        found = b"".join(iter(lambda: file.read(1 << 16), b""))
+    assert found == content if tail else len(found) < 1 << 19 and content.startswith(found)
