@@ -157,7 +157,18 @@ def test_models_tells_what_each_needs(command):
     known = {model["name"]: model for model in json.loads(out)["models"]}
     assert status == 0
     assert known["llama2-7b"]["memory_gib"] > 12 and known["llama2-7b"]["needs"]
-    assert "llama2-7b" in command("models")[1]
+    assert known["llama2-7b"]["repetition_penalty"] == 1.5 and known["qwen3-8b"]["repetition_penalty"] == 1.0
+    told = command("models")[1].split("\n\n")[0]
+    by_model = {part.partition(":")[0]: part for part in re.split(r"\n(?=\S)", told)}
+    assert "repetition penalty 1.5, as the original's" in by_model["mistral-7b"]
+    assert "penalty" not in by_model["qwen2.5-7b"]
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_the_device_that_is_used_is_said(command, video, random_model, device):
+    status, _, told = command("ask", video, "What?", "-m", random_model, "--device", device)
+    assert status == 0
+    assert re.search(rf"model: {re.escape(str(random_model))} on (cpu|cuda:\d+);", told)
 
 
 def test_doctor_tells_versions_and_tries_the_model(command, random_model):

@@ -160,6 +160,23 @@ def test_a_branch_that_is_cut_back_goes_on_as_if_it_had_not_been_longer(model):
     assert torch.allclose(seen, alone(model, prefix + words(8, 2)[:3] + words(5, 4))[-1], atol=1e-5)
 
 
+def test_what_was_cut_away_is_not_seen_though_it_lies_where_nothing_new_came(model):
+    """A branch whose later tokens took the slots that another one had left in front of its first."""
+    prefix = words(9, 1)
+    board = Branches(model, rows=1, slots=40)
+    board.begin(0, prefix)
+    other, branch = board.branch(0, 4), board.branch(0, 12)
+    board.extend([(other, words(4, 3)), (branch, words(4, 2))])
+    board.leave(other)
+    board.extend([(branch, words(4, 5))])
+    assert branch.slots[4] < branch.slots[0]
+    board.cut(branch, 2)
+
+    seen = board.extend([(branch, words(1, 4))])[0]
+
+    assert torch.allclose(seen, alone(model, prefix + words(4, 2)[:2] + words(1, 4))[-1], atol=1e-5)
+
+
 def test_what_is_held_can_be_put_back_elsewhere_and_survives_growth(model):
     prefix, shown, question = film(model, 2, seed=3), frames(2), words(5, 1)
     board = Branches(model, rows=1, slots=len(prefix))
