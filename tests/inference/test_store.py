@@ -154,6 +154,7 @@ def started(program: str, store: Store, *given: object) -> subprocess.Popen[byte
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killing_a_writer_at_any_time_leaves_whole_entries_or_none(store):
     hits = 0
     for delay in np.linspace(0.001, 0.12, 12):
@@ -252,11 +253,12 @@ print(line, hits)
 """
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_process_killed_at_any_line_of_the_store_loses_nothing_and_tells_nothing_wrong(store, step):
     with started(KILLED_AT_EVERY_LINE, store, step) as writer:
         told = writer.stdout.read().split()
-        assert writer.wait(timeout=240) == 0
+        assert writer.wait(timeout=60) == 0
 
     lines, hits = map(int, told)
     assert lines > 100 and 0 < hits < lines / step
