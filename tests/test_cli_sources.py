@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from minigpt4_video.media import remote as remote_module
+from numbered import write_animation
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -81,3 +82,13 @@ def test_a_youtube_link_without_yt_dlp_says_what_to_install(
     monkeypatch.setitem(sys.modules, "yt_dlp", None)
     status, _, err = command("ask", "https://youtu.be/aB3-_fG6hI9", "What is it?")
     assert status == 2 and "pip install 'minigpt4-video[youtube]'" in err.splitlines()[-1]
+
+
+def test_why_reading_takes_long_is_said(
+    embedded: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_animation(tmp_path / "moving.gif", [100] * 20)
+    assert "frame by frame" not in command("inspect", path)[2]
+    monkeypatch.setattr("minigpt4_video.media.in_order.TOLD_AFTER", -1.0)
+    status, _, err = command("inspect", path)
+    assert status == 0 and err.count("moving.gif has to be decoded frame by frame, which takes long") >= 1

@@ -45,7 +45,8 @@ def quiet() -> None:
     if not ours.handlers:
         ours.addHandler(_Notes())
         ours.propagate = False
-    logging.getLogger("minigpt4_video.inference.transcripts").setLevel(logging.INFO)  # what takes minutes is told
+    for slow in ("inference.transcripts", "media.in_order"):  # what takes minutes is told
+        logging.getLogger(f"minigpt4_video.{slow}").setLevel(logging.INFO)
     if os.environ.get(DEBUG):
         return
     warnings.simplefilter("ignore")

@@ -1,6 +1,7 @@
 """Every frame of a file, decoded one after the other: slow, but right whatever the file."""
 
 import logging
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 MOST_REORDERED = 16
 """Frames after which it shows that times are made up."""
+TOLD_AFTER = 10.0
+"""Seconds of reading after which it is said why it takes long."""
 
 
 def read_in_order(
@@ -73,10 +76,18 @@ def all_frames(file: Path, form: Form, by_decoding_time: bool = False) -> Iterat
         tolerance = tolerance_of(stream)
         decoder, clock = Decoder(container, stream), Clock(container, stream, by_decoding_time)
         first: Fraction | None = None
+        began, is_told = time.monotonic(), False
         try:
             for frame in decoder.frames():
                 absolute = clock.time(frame)
                 first = absolute if first is None else first
+                if not is_told and time.monotonic() - began > TOLD_AFTER:
+                    is_told = True
+                    logger.info(
+                        "%s has to be decoded frame by frame, which takes long: %.0f s of it are read.",
+                        shown(file),
+                        float(absolute - first),
+                    )
                 lasts = float(clock.lasts(frame))
                 yield Shown(float(absolute - first), lasts, tolerance, partial(form.of_frame, frame, file))
         finally:
