@@ -1,6 +1,7 @@
 """What is kept on disk gives the same answers as what is computed, or is not there."""
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -472,6 +474,19 @@ def test_another_video_may_be_asked_while_one_is_written_to_the_store(store, ran
     video.forget()
     video.ask_many(["What happens?", "Who?"])
     assert busy == [False, False, False]
+
+
+def test_what_was_not_written_yet_does_not_keep_a_forgotten_video_in_memory(store, random_model, subtitled):
+    chat = mv.VideoChat.from_pretrained(random_model, device="cpu", store=store)
+    video = chat.open(subtitled)
+    video.stream("What happens?").close()
+    board = weakref.ref(video._prefix.board)
+    video.forget()
+    gc.collect()
+
+    assert board() is None
+    assert video.ask("What happens?").text
+    assert all(store.held()[kind].entries == 1 for kind in ("frames", "features", "prefix"))
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_kept(store, video):

@@ -1,6 +1,7 @@
 """Every branch behind a shared prefix is computed as if it were the only one."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -222,6 +223,14 @@ def test_more_than_fits_is_refused_and_leaves_what_is_there(model):
     board.leave(first)
     board.leave(first)
     assert board.room(0) == 10
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_layers_that_no_mask_keeps_apart_are_refused(window):
+    places = Places(torch.zeros(1, 3, dtype=torch.long), torch.arange(3)[None])
+    mixed = SimpleNamespace(sliding_window=window, layer_types=["full_attention", "linear_attention"])
+    with pytest.raises(ModelError, match="linear_attention take no mask"):
+        masks(places, places, mixed, torch.float32)
 
 
 def test_frames_that_are_not_as_many_as_their_places_are_refused_and_the_row_stays_empty(model):

@@ -61,8 +61,8 @@ class Engine(Protocol):
 class BuiltIn:
     """The engine that needs nothing but the model: `rows` videos at once, as far as `memory` bytes hold them.
 
-    `memory` is for keys and values, and `self.memory` says how much of it will be taken. Raises UserError where it does
-    not hold one video.
+    `memory` is for keys and values, and `self.memory` says how much of it each call of `answer` will take. Raises
+    UserError where it does not hold one video.
     """
 
     def __init__(self, chat: VideoChat, rows: int = 8, memory: int = 8 * GIB, ahead: int = 2) -> None:

@@ -51,8 +51,8 @@ class Video:
         self.footage = footage
         self._prefix: Prefix | None = None
         self._turn: Turn | None = None
-        self._unsaved: list[Callable[[], None]] = []
-        """What is to go to the store once nobody waits for an answer."""
+        self._unsaved: dict[str, Callable[[], dict[str, torch.Tensor]]] = {}
+        """What is to go to the store once nobody waits for an answer, by its key."""
 
     @property
     def memory(self) -> int:
@@ -179,6 +179,8 @@ class Video:
         """Give up what the language model has read of the video; the next question reads it again."""
         with self.model.lock:
             self._prefix = self._turn = None
+            # What was to be written of it would keep it in memory.
+            self._unsaved = {name: make for name, make in self._unsaved.items() if not name.startswith("prefix-")}
 
     def frame_tokens(self, frames: Sequence[int]) -> torch.Tensor:
         """What the language model reads of some of the frames: (frames, tokens_per_frame, hidden)."""
@@ -204,7 +206,7 @@ class Video:
         took = 0.0
         known = prefix is not None and prefix.frames == frames
         if prefix is None or not known or not all(_goes_on(prompt.ids, prefix.ids) for prompt in prompts):
-            self._prefix = self._turn = None  # before the new one takes its memory
+            self.forget()  # before the new one takes its memory
             ids = self.shared(prompts)
             # What was planned fits the window, so one question at a time needs no more.
             longest = max(len(prompt.ids) for prompt in prompts)
@@ -266,15 +268,16 @@ class Video:
         return self.model.store.get(name) if self.model.store else None
 
     def _later(self, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> None:
-        if (store := self.model.store) is not None:
-            self._unsaved.append(lambda: store.put(name, make()))
+        if self.model.store is not None:
+            self._unsaved[name] = make
 
     def save(self) -> None:
         """Write to the store what has been computed since the last time. Other videos can be asked meanwhile."""
         with self.model.lock:
-            unsaved, self._unsaved = self._unsaved, []
-        for save in unsaved:
-            save()
+            unsaved, self._unsaved = self._unsaved, {}
+        if self.model.store is not None:
+            for name, make in unsaved.items():
+                self.model.store.put(name, make())
 
     def _keep_turn(self, prefix: Prefix, behind: list[int], utterance: Utterance) -> Callable[[bool], None]:
         """What becomes of a branch when its answer has been read, or is not wanted any more."""

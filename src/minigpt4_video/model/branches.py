@@ -44,7 +44,8 @@ def visible(queries: Places, keys: Places, window: int | None = None) -> torch.T
 
 def masks(queries: Places, keys: Places, text_config: Any, dtype: torch.dtype) -> Any:
     """What `visible` says as the language model takes it: an additive mask (rows, 1, queries, keys), or one for each
-    kind of layer where some look at a window and some at everything.
+    kind of layer where some look at a window and some at everything. Raises ModelError for layers that are no attention
+    with a mask, such as a state that runs on.
     """
 
     def additive(window: int | None) -> torch.Tensor:
@@ -52,11 +53,13 @@ def masks(queries: Places, keys: Places, text_config: Any, dtype: torch.dtype) -
         return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
 
     window = getattr(text_config, "sliding_window", None)
-    kinds = getattr(text_config, "layer_types", None)
-    if window is None or kinds is None:
-        return additive(window)
     by_kind = {"full_attention": None, "sliding_attention": window}
-    return {kind: additive(by_kind[kind]) for kind in dict.fromkeys(kinds)}
+    kinds = list(dict.fromkeys(getattr(text_config, "layer_types", None) or ()))
+    if strange := [kind for kind in kinds if kind not in by_kind]:
+        raise ModelError(f"layers of the kind {strange[0]} take no mask for branches; their answers would be mixed")
+    if window is None or not kinds:
+        return additive(window)
+    return {kind: additive(by_kind[kind]) for kind in kinds}
 
 
 Film = tuple[Sequence[int], Sequence[Sequence[int]]]
