@@ -1,9 +1,11 @@
 """Recipes: a typo is named with its place, values are checked, and what was in force can be read back."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from minigpt4_video.data.formats import FORMATS
 from minigpt4_video.errors import RecipeError
 from minigpt4_video.training.recipe import as_toml, read_recipe, shipped
 
@@ -78,6 +80,17 @@ def test_mistakes_of_a_base_are_named_with_the_file_they_are_in(tmp_path: Path) 
     written(tmp_path, 'base = "nowhere/stage1"\n')
     with pytest.raises(RecipeError, match="there is no recipe nowhere/stage1"):
         read_recipe(child)
+
+
+def test_the_recipe_in_the_documentation_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    found = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert found
+    for one in found:
+        recipe = read_recipe(written(tmp_path, one))
+        assert recipe.data and {one.format for one in recipe.data} <= set(FORMATS)
+    rows = re.findall(r"^\| (`.*?) \|.*\|$", text, re.MULTILINE)  # the table of formats names each
+    assert set(FORMATS) <= {name for row in rows for name in re.findall("`(.*?)`", row)}
 
 
 def test_variants_are_checked_before_one_is_chosen(tmp_path: Path) -> None:
