@@ -9,6 +9,7 @@ import torch
 import minigpt4_video as mv
 from making import write_video
 from minigpt4_video.inference import Stream
+from minigpt4_video.inference.chat import FRAMES_AT_ONCE
 from minigpt4_video.media import read_clip
 from minigpt4_video.model.branches import Branches
 
@@ -103,10 +104,36 @@ def test_a_further_question_costs_its_own_words_only(chat, video, monkeypatch):
 
     monkeypatch.setattr(chat.model.model.language_model, "forward", counted)
     opened.ask("What happens?", max_new_tokens=1)
+    first = len(read)
     opened.ask("Who speaks?", max_new_tokens=1)
 
-    assert read[0] > 4 * 4 + 10
-    assert 0 < read[1] < 15
+    assert sum(read[:first]) > 4 * 4 + 10
+    assert 0 < sum(read[first:]) < 15
+
+
+def test_frames_go_through_the_tower_a_few_at_a_time(chat, monkeypatch):
+    """So that its memory does not grow with their number; what is seen does not depend on it."""
+    frames = list(np.random.default_rng(0).integers(0, 256, (2 * FRAMES_AT_ONCE + 3, 56, 56, 3), dtype=np.uint8))
+    seen = []
+    whole = chat.model.model.get_merged_features
+    monkeypatch.setattr(
+        chat.model.model, "get_merged_features", lambda pixels: seen.append(len(pixels)) or whole(pixels)
+    )
+    tokens = chat.encode(frames)
+
+    assert seen == [FRAMES_AT_ONCE, FRAMES_AT_ONCE, 3]
+    with torch.inference_mode():
+        at_once = chat.model.get_image_features(chat.processor.pixels(frames))
+    assert torch.allclose(tokens, at_once, atol=1e-4)
+
+
+def test_logits_are_made_only_where_a_token_is_chosen(chat, video, monkeypatch):
+    made = []
+    whole = chat.model.lm_head.forward
+    monkeypatch.setattr(chat.model.lm_head, "forward", lambda hidden: made.append(hidden.shape[:-1]) or whole(hidden))
+    chat.open(video).ask_many(["What happens?", "Who speaks?"], max_new_tokens=3)
+
+    assert made == [(2,)] * 3
 
 
 def test_what_is_kept_of_earlier_questions_changes_no_answer(chat, subtitled):
