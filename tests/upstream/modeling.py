@@ -14,6 +14,7 @@ from minigpt4_video.model import (
 from ...generation.test_utils import GenerationTesterMixin
 from ...test_configuration_common import ConfigTester
 from ...test_modeling_common import ModelTesterMixin
+from ...test_training_mixin import TrainingTesterMixin
 
 
 class Tester:
@@ -23,7 +24,7 @@ class Tester:
         self.parent = parent
         self.batch_size, self.words, self.frames_per_row = 7, 7, 1  # 7 rows is what some tests cut or fill to
         self.hidden_size, self.num_hidden_layers, self.num_attention_heads = 32, 2, 4
-        self.vocab_size, self.image_token_id, self.image_size = 99, 3, 16
+        self.vocab_size, self.image_token_id, self.image_size = 99, 50, 16
         self.text_config = {
             "model_type": "llama",
             "vocab_size": self.vocab_size,
@@ -47,17 +48,20 @@ class Tester:
         }
         self.seq_length = self.encoder_seq_length = self.words + 4 * self.frames_per_row
         self.is_training = True
+        self.causal_lm_class = MiniGPT4VideoForConditionalGeneration
 
     def get_config(self):
-        return MiniGPT4VideoConfig(
+        config = MiniGPT4VideoConfig(
             vision_config=dict(self.vision_config),
             text_config=dict(self.text_config),
             image_token_id=self.image_token_id,
         )
+        config.vocab_size = self.vocab_size  # the training test asks the whole configuration for it
+        return config
 
     def prepare_config_and_inputs_for_common(self):
         generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(4, self.vocab_size, (self.batch_size, self.seq_length), generator=generator)
+        ids = torch.randint(4, self.image_token_id, (self.batch_size, self.seq_length), generator=generator)
         ids[:, 1 : 1 + 4 * self.frames_per_row] = self.image_token_id
         frames = self.batch_size * self.frames_per_row
         pixels = torch.rand(frames, 3, self.image_size, self.image_size, generator=generator)
@@ -68,7 +72,8 @@ class Tester:
         }
 
 
-class MiniGPT4VideoModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.TestCase):
+class MiniGPT4VideoModelTest(ModelTesterMixin, TrainingTesterMixin, GenerationTesterMixin, unittest.TestCase):
+    model_tester = None  # made for each test
     all_model_classes = (MiniGPT4VideoModel, MiniGPT4VideoForConditionalGeneration)
     _is_composite = True
     additional_model_inputs = ("pixel_values",)
