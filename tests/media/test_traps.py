@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minigpt4_video.media import MediaError, probe, read_clip, read_frames
+from minigpt4_video.media import MediaError, find_subtitles, probe, read_clip, read_frames
 from minigpt4_video.media.pictures import Form, upright
 from minigpt4_video.media.probing import probe_beginning, rate_of
 from minigpt4_video.media.selection import Unreliable, read_selected
@@ -388,3 +388,47 @@ def test_a_file_ends_where_only_zeros_follow(tmp_path: Path, monkeypatch: pytest
         file = _OneFile(opened)
         found = b"".join(iter(lambda: file.read(1 << 16), b""))
     assert found == content if tail else len(found) < 1 << 19 and content.startswith(found)
+
+
+@pytest.mark.parametrize("name", ["clip.jpg", "clip.srt", "clip.webp", "clip.m3u8", "clip.wav", "clip"])
+def test_a_wrong_suffix_changes_nothing(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_video(tmp_path / "clip.mkv", range(50)).rename(tmp_path / name)
+    assert numbers_of(read_clip(path, 2).frames) == [12, 37]
+    assert find_subtitles(path) is None and not caplog.text
+
+
+def test_a_thousand_frames_a_second_and_one_an_hour_are_told_apart(tmp_path: Path) -> None:
+    fast = write_video(tmp_path / "fast.mp4", range(200), Fraction(1, 1000))
+    assert numbers_of(read_frames(fast, [0.0101, 0.0999, 0.1, 0.1501]).frames) == [10, 99, 100, 150]
+    slow = write_video(tmp_path / "slow.mp4", [0, 3600, 7200], Fraction(1))
+    assert numbers_of(read_frames(slow, [3599.0, 3600.0, 9999.0]).frames) == [0, 1, 2]
+    assert numbers_of(read_clip(slow, 8).frames) == [0, 1, 2]
+
+
+def test_of_frames_with_the_same_time_one_is_shown_then(tmp_path: Path) -> None:
+    whole, path = write_video(tmp_path / "whole.mkv", range(60), bf="0"), tmp_path / "pairs.mkv"
+    with av.open(whole) as source, av.open(path, "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.dts is not None:
+                packet.pts = packet.dts = number // 2 * 80
+                packet.stream = stream
+                target.mux(packet)
+    clip = read_frames(path, [0.5, 1.0, 2.3])
+    assert [number // 2 for number in numbers_of(clip.frames)] == [6, 12, 28]
+    assert clip.times == pytest.approx([0.48, 0.96, 2.24])
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 3), (16_000, 2), (2, 16_000)])
+def test_pictures_of_odd_proportions_are_read(tmp_path: Path, width: int, height: int) -> None:
+    path = tmp_path / "odd.mkv"
+    picture = np.full((height, width, 3), 90, dtype=np.uint8)
+    picture[-1, -1] = 200
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
+        encoded(container, stream, [picture] * 3)
+    Image.fromarray(picture).save(tmp_path / "odd.png")
+    for file in (path, tmp_path / "odd.png"):
+        assert (read_clip(file, 3).frames == picture).all() and probe(file).width == width
+        assert read_clip(file, 3, size=(24, 32)).frames.shape[1:] == (24, 32, 3)

@@ -123,7 +123,11 @@ def is_in(name: str | None, language: str | None) -> bool:
 def _neighbours(file: Path) -> list[Path]:
     """The subtitle files in the same folder; none where the folder cannot be listed."""
     try:
-        return [path for path in file.parent.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+        return [
+            path
+            for path in file.parent.iterdir()
+            if path.suffix.lower() in SUFFIXES and path.name != file.name and path.is_file()
+        ]
     except OSError:
         return []
 
