@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 
 from minigpt4_video.errors import RecipeError
 from minigpt4_video.training import loop
+from minigpt4_video.training import train as training
 from minigpt4_video.training.files import Skipped
+from minigpt4_video.training.kept import Choice
 from minigpt4_video.training.loop import Watch, spoken
 from minigpt4_video.training.recipe import Guard
 from minigpt4_video.training.train import train
@@ -112,6 +114,20 @@ def test_a_checkpoint_that_was_written_in_part_is_not_gone_on_with(tmp_path: Pat
             (folder / "trainer_state.json").write_text(state)
     assert loop.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+def test_what_is_kept_is_decided_once_for_a_run(
+    recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is decided by measured times, which are others when a run is gone on with."""
+    output = tmp_path / "runs" / "a"
+    monkeypatch.setattr(training, "choose", lambda *given: Choice("features", "measured"))
+    train(recipe(changes='keep = "auto"', training="max_steps = 4"), output)
+    for name in ("recipe.toml", "model.safetensors"):
+        (output / name).unlink()
+    monkeypatch.setattr(training, "choose", lambda *given: pytest.fail("was measured again"))
+    train(recipe(changes='keep = "auto"', training="max_steps = 4"), output, resume=True)
+    assert json.loads((output / "run.json").read_text())["kept"] == "features: measured"
 
 
 def test_progress_tells_the_losses_and_the_time_that_is_left(

@@ -1,9 +1,10 @@
 """Recipe to run: parts, data, transformers' Trainer, and a folder that `from_pretrained` loads."""
 
+import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from minigpt4_video.data.mixture import Mixture, Part
 from minigpt4_video.data.world.language import chinese_words
 from minigpt4_video.errors import RecipeError
 from minigpt4_video.inference.store import Store
+from minigpt4_video.inference.writing import write_whole
 from minigpt4_video.messages import media_parts
 from minigpt4_video.model import MiniGPT4VideoProcessor
 from minigpt4_video.training.files import BUCKET, Files, FilesCollator, Group, held_out, read_sets
@@ -56,6 +58,7 @@ WINDOW = 1024
 """Context of a model that is made from nothing."""
 SCENES_FOR_WORDS = 3000
 """From so many scenes the tokenizer is learnt."""
+CHOICE = "keep.json"
 KEPT = "kept"
 """The folder beside the run that holds frames or features of what was read."""
 
@@ -253,7 +256,7 @@ def _setup_files(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, 
     model = learning(plan, start_model(plan, output), output)
     inner = unwrapped(model)
     store = Store(output.parent / KEPT, round(plan.keep_gib * 2**30))
-    choice = _choice(plan, sets, processor, inner, store, total, arguments)
+    choice = _settled(output, arguments, lambda: _choice(plan, sets, processor, inner, store, total, arguments))
     tower = tower_digest(inner.model, f"{arguments.bf16} {arguments.fp16}") if choice.keep == "features" else ""
     shared: dict[str, Any] = {
         "frames": plan.frames, "width": plan.width, "store": store, "keep": choice.keep, "tower": tower,
@@ -272,6 +275,19 @@ def _setup_files(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, 
         model, dataset, collator, sight, held_files, [group for groups in trained for group in groups], choice,
         [Patience(patience)] if patience and held_files else [],
     )  # fmt: skip
+
+
+def _settled(output: Path, arguments: TrainingArguments, choose_now: Callable[[], Choice]) -> Choice:
+    """What is kept, decided once for a run: times are measured for it, which are others on each process and each
+    resumption, and features that were computed together differ in their last bits from kept ones."""
+    place = output / CHOICE
+    if arguments.process_index == 0 and not place.exists():
+        choice = choose_now()
+        output.mkdir(parents=True, exist_ok=True)
+        write_whole(place, json.dumps({"keep": choice.keep, "reason": choice.reason}).encode())
+    if arguments.world_size > 1:
+        torch.distributed.barrier()
+    return Choice(**json.loads(place.read_text(encoding="utf-8")))
 
 
 def _choice(
