@@ -13,7 +13,7 @@ from minigpt4_video.data.world.files import QUESTIONS, render, statistics
 from minigpt4_video.data.world.pictures import dense_picture
 from minigpt4_video.data.world.render import RGB
 from minigpt4_video.data.world.render import render as render_frames
-from minigpt4_video.data.world.samples import GRID, dense_words, dialogue_sample, picture_sample, video_sample
+from minigpt4_video.data.world.samples import GRID, PLACES, dense_words, dialogue_sample, picture_sample, video_sample
 from minigpt4_video.data.world.scene import (
     COLOURS,
     GLANCES,
@@ -183,14 +183,14 @@ def test_each_shape_fills_a_different_part_of_its_square(shape: str) -> None:
 def test_dense_truth_names_the_patch_that_holds_the_middle() -> None:
     words = dense_words(a_scene(RISING), 0.0)
     assert words.shape == (GRID * GRID, 5)
-    row, column = int(0.8 * GRID), int(0.3 * GRID)
+    patch = int(0.8 * GRID) * GRID + int(0.3 * GRID)
     first = 1 + len(COLOURS)
-    assert list(words[row * GRID + column]) == [
+    assert list(words[patch]) == [
         1 + COLOURS.index("red"),
         first + SHAPES.index("circle"),
         first + len(SHAPES) + SIZES.index("big"),
-        first + len(SHAPES) + len(SIZES) + row,
-        first + len(SHAPES) + len(SIZES) + GRID + column,
+        first + len(SHAPES) + len(SIZES) + int(0.8 * PLACES),
+        first + len(SHAPES) + len(SIZES) + PLACES + int(0.3 * PLACES),
     ]
     assert (words.sum(1) > 0).sum() == 1
 
@@ -199,12 +199,13 @@ def test_dense_pictures_hold_no_held_out_pair() -> None:
     colours, shapes = set(), set()
     for seed in range(300):
         picture = dense_picture(seed, 32)
-        for colour, shape, _ in picture.middle[picture.middle[:, 2] > 0]:
+        for colour, shape, *_ in picture.middle[picture.middle[:, 2] > 0]:
             colours.add(int(colour))
             shapes.add(int(shape))
             if colour > 0 and shape > 0:
                 assert (COLOURS[colour - 1], SHAPES[shape - 1]) not in HELD_OUT
-        assert (picture.covered[picture.middle[:, 2] > 0] == picture.middle[picture.middle[:, 2] > 0]).all()
+        named = picture.middle[picture.middle[:, 2] > 0]
+        assert len(named) >= 1 and (named[:, 2:] >= 1).all() and (named[:, 3:] <= PLACES).all()
     assert colours == {-1, *range(1, len(COLOURS) + 1)} and shapes == {-1, *range(1, len(SHAPES) + 1)}
 
 

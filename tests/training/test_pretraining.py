@@ -5,7 +5,7 @@ from transformers import Blip2VisionConfig, LlamaConfig, LlamaModel
 
 from minigpt4_video.data.world.language import chinese_words
 from minigpt4_video.data.world.pictures import UNKNOWN
-from minigpt4_video.data.world.samples import DENSE_WORDS, video_sample
+from minigpt4_video.data.world.samples import DENSE_WORDS, PLACES, video_sample
 from minigpt4_video.data.world.scene import COLOURS, SHAPES
 from minigpt4_video.training.muon import Muon, orthogonal
 from minigpt4_video.training.pretraining import DenseVision, ToldFrames, begin_with_lookup, begin_with_neighbours, spell
@@ -37,16 +37,16 @@ def test_attention_begins_by_finding_what_is_alike() -> None:
 def test_half_of_the_first_heads_begin_at_the_words_before() -> None:
     torch.manual_seed(0)
     sizes = LlamaConfig(
-        vocab_size=64, hidden_size=96, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        vocab_size=64, hidden_size=192, intermediate_size=64, num_hidden_layers=3, num_attention_heads=6,
         attention_bias=True, attn_implementation="eager",
     )  # fmt: skip
     told = ToldFrames(sizes, 4, torch.zeros(DENSE_WORDS, 64))
     begin_with_neighbours(told.language_model)
-    seen = told.language_model(inputs_embeds=torch.randn(1, 40, 96) * 0.1, output_attentions=True).attentions
-    for layer, distances in enumerate(((1, 2), (2, 4))):
+    seen = told.language_model(inputs_embeds=torch.randn(1, 40, 192) * 0.1, output_attentions=True).attentions
+    for layer, distances in enumerate(((1, 2, 4), (2, 4, 5))):
         for head, distance in enumerate(distances):
             assert seen[layer][0, head, 30].argmax() == 30 - distance
-    assert seen[0][0, 2].max(-1).values[20:].mean() < 0.5  # the third head is left free
+    assert seen[0][0, 3].max(-1).values[20:].mean() < 0.5  # the fourth head is left free
 
 
 def test_a_tower_is_not_taught_what_has_no_name() -> None:
@@ -59,18 +59,20 @@ def test_a_tower_is_not_taught_what_has_no_name() -> None:
             num_attention_heads=2,
             image_size=32,
             patch_size=4,
+            initializer_range=0.02,
         )
     )
     pixels = torch.randn(2, 3, 32, 32)
-    covered = torch.zeros(2, 64, 3, dtype=torch.long)
-    covered[:, 5] = torch.tensor([1, 1, 1])
-    middle = covered.clone()
-    odd = covered.clone()
-    odd[0, 5, 0] = UNKNOWN
-    vision(pixels, odd, middle)["loss"].backward()
+    middle = torch.zeros(2, 64, 5, dtype=torch.long)
+    middle[:, 5] = torch.tensor([1, 1, 1, 3, 4])
+    named = vision(pixels, middle)["loss"]
+    middle[0, 5, 0] = UNKNOWN
+    unnamed = vision(pixels, middle)["loss"]
+    unnamed.backward()
     head = vision.head.weight.grad
     assert head is not None and torch.isfinite(head).all() and head.abs().sum() > 0
-    assert vision.choices == (1 + len(COLOURS), 1 + len(SHAPES), 3)
+    assert not torch.allclose(named, unnamed)
+    assert vision.choices == (1 + len(COLOURS), 1 + len(SHAPES), 3, 1 + PLACES, 1 + PLACES)
 
 
 def test_muon_steps_are_as_long_in_every_direction_and_tables_are_left_to_adam() -> None:

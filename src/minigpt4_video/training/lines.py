@@ -139,7 +139,6 @@ class DenseCollator:
     def __call__(self, batch: Sequence[DensePicture]) -> dict[str, torch.Tensor]:
         return {
             "pixel_values": self.processor.pixels([picture.pixels for picture in batch]),
-            "covered": torch.from_numpy(np.stack([picture.covered for picture in batch])),
             "middle": torch.from_numpy(np.stack([picture.middle for picture in batch])),
         }
 

@@ -14,43 +14,39 @@ from transformers import Blip2VisionConfig, Blip2VisionModel, LlamaConfig, Llama
 
 from minigpt4_video.data.world.language import ZH_COLOUR, ZH_SHAPE, ZH_SIZE
 from minigpt4_video.data.world.pictures import UNKNOWN
-from minigpt4_video.data.world.samples import DENSE_WORDS, GRID
+from minigpt4_video.data.world.samples import DENSE_WORDS, PLACES
 from minigpt4_video.data.world.scene import COLOURS, SHAPES, SIZES
 from minigpt4_video.model.processing import IGNORED
 
-NEIGHBOURS = ((1, 2), (2, 4))
-"""How many tokens back the first heads of the first layers begin by looking; two layers together reach one to six."""
+NEIGHBOURS = ((1, 2, 4), (2, 4, 5))
+"""How many tokens back the first heads of the first layers begin by looking; two layers together reach one to nine."""
 ANSWER_MULTIPLE = 512
 """Answer positions are padded to a multiple of this: each new shape costs the CPU's kernels a compilation."""
 
 
 class DenseVision(nn.Module):  # type: ignore[misc]
-    """A tower that names colour, shape and size, once in every patch that a thing covers and once where its middle
-    lies."""
+    """A tower that names colour, shape, size and place of a thing in the patch that holds its middle."""
 
     def __init__(self, config: Blip2VisionConfig) -> None:
         super().__init__()
         self.tower = Blip2VisionModel(config)
-        self.choices = (1 + len(COLOURS), 1 + len(SHAPES), 1 + len(SIZES))
-        self.head = nn.Linear(config.hidden_size, 2 * sum(self.choices))
+        self.choices = (1 + len(COLOURS), 1 + len(SHAPES), 1 + len(SIZES), 1 + PLACES, 1 + PLACES)
+        self.head = nn.Linear(config.hidden_size, sum(self.choices))
 
-    def forward(
-        self, pixel_values: torch.Tensor, covered: torch.Tensor, middle: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """`pixel_values` (pictures, 3, H, W), `covered` and `middle` (pictures, patches, 3) as in `DensePicture`."""
+    def forward(self, pixel_values: torch.Tensor, middle: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`pixel_values` (pictures, 3, H, W), `middle` (pictures, patches, 5) as in `DensePicture`."""
         seen = self.tower(pixel_values).last_hidden_state[:, 1:]
-        scores = self.head(seen).float().split(self.choices * 2, dim=-1)
-        targets = [*covered.unbind(-1), *middle.unbind(-1)]
+        scores = self.head(seen).float().split(self.choices, dim=-1)
         loss = seen.new_zeros((), dtype=torch.float32)
-        for score, target in zip(scores, targets, strict=True):
+        for score, target in zip(scores, middle.unbind(-1), strict=True):
             each = functional.cross_entropy(
                 score.flatten(0, 1), target.flatten(), reduction="none", ignore_index=UNKNOWN
             )
             here, empty = (target.flatten() > 0).float(), (target.flatten() == 0).float()
-            # Nearly every patch is empty: both kinds weigh the same, or the tower would learn to say "nothing".
+            # Most patches are empty: both kinds weigh the same, or the tower would learn to say "nothing".
             loss = loss + (each * here).sum() / here.sum() + (each * empty).sum() / empty.sum()
         known = (middle > 0).all(-1)
-        named = torch.stack([score.argmax(-1) for score in scores[3:]], -1) == middle
+        named = torch.stack([score.argmax(-1) for score in scores], -1) == middle
         return {"loss": loss, "accuracy": named[known].all(-1).float().mean().detach()}
 
 
@@ -137,7 +133,7 @@ def spell(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
 
     Rows and columns are told as top or bottom, left or right.
     """
-    half = GRID // 2
+    half = PLACES // 2
     said: list[tuple[str, str]] = [("", "")]
     said += [(colour, ZH_COLOUR[colour]) for colour in COLOURS]
     said += [(shape, ZH_SHAPE[shape]) for shape in SHAPES]

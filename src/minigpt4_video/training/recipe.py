@@ -138,7 +138,7 @@ class Recipe:
     frames: int = 8
     speech: bool = True
     """Whether videos are shown with their subtitles, and asked about them."""
-    vocabulary: int = 900
+    vocabulary: int = 1000
     """Tokens of the tokenizer that a language model is pretrained with."""
     parts: Parts = Parts()
     learn: Learn = Learn()

@@ -185,7 +185,7 @@ def _arguments(plan: Recipe, output: Path) -> TrainingArguments:
 
 def _new_processor(plan: Recipe) -> MiniGPT4VideoProcessor:
     """For a model that is made from nothing."""
-    sizes = Blip2VisionConfig(**{"image_size": 64, "patch_size": 8, **plan.vision})
+    sizes = Blip2VisionConfig(**{"image_size": 64, "patch_size": 16, **plan.vision})
     patches = (sizes.image_size // sizes.patch_size) ** 2
     tokenizer = build_tokenizer(world_texts(SCENES_FOR_WORDS), plan.vocabulary, chinese_words())
     return MiniGPT4VideoProcessor(

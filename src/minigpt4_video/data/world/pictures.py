@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minigpt4_video.data.world.render import RGB, OddShape, Pixels, draw
-from minigpt4_video.data.world.samples import GRID
+from minigpt4_video.data.world.samples import GRID, PLACES
 from minigpt4_video.data.world.scene import COLOURS, HELD_OUT, RADIUS, SHAPES, SIZES, Colour, Shape
 
 UNKNOWN = -1
@@ -26,10 +26,9 @@ FAR = 75.0
 class DensePicture:
     pixels: Pixels
     """(size, size, 3)."""
-    covered: npt.NDArray[np.int64]
-    """(patches, 3): colour, shape and size, counted from 1, of the thing that covers each patch; 0 for none."""
     middle: npt.NDArray[np.int64]
-    """(patches, 3): the same, in the one patch that holds a thing's middle."""
+    """(patches, 5): colour, shape, size, row and column, counted from 1, of the thing whose middle a patch holds; 0 for
+    none."""
 
 
 def dense_picture(seed: int, size: int) -> DensePicture:
@@ -38,25 +37,22 @@ def dense_picture(seed: int, size: int) -> DensePicture:
     noise = np.random.default_rng(seed)
     frame = np.empty((size, size, 3), np.float32)
     frame[:] = rng.randint(4, 66) + np.array([rng.randint(-8, 8) for _ in range(3)])
-    covered = np.zeros((GRID * GRID, 3), np.int64)
-    middle = np.zeros((GRID * GRID, 3), np.int64)
-    centres = (np.arange(GRID) + 0.5) / GRID
+    middle = np.zeros((GRID * GRID, 5), np.int64)
     placed: list[tuple[float, float, float]] = []
     for _ in range(rng.choice((1, 2, 3, 4))):
         measure = rng.choice(SIZES)
         radius = RADIUS[measure]
         x, y = rng.uniform(radius, 1 - radius), rng.uniform(radius, 1 - radius)
-        if any((x - a) ** 2 + (y - b) ** 2 < (radius + c + 0.02) ** 2 for a, b, c in placed):
+        patch = int(y * GRID) * GRID + int(x * GRID)
+        if middle[patch].any() or any((x - a) ** 2 + (y - b) ** 2 < (radius + c + 0.02) ** 2 for a, b, c in placed):
             continue
         placed.append((x, y, radius))
         rgb, shape, colour_number, shape_number = _look(rng)
         draw(frame, shape, rgb, x, y, radius)
-        truth = (colour_number, shape_number, 1 + SIZES.index(measure))
-        covered[(np.hypot(centres[None, :] - x, centres[:, None] - y) < radius).ravel()] = truth
-        middle[int(y * GRID) * GRID + int(x * GRID)] = truth
-    covered[middle[:, 2] > 0] = middle[middle[:, 2] > 0]
+        place = (1 + int(y * PLACES), 1 + int(x * PLACES))
+        middle[patch] = (colour_number, shape_number, 1 + SIZES.index(measure), *place)
     worn = frame * (1 + rng.uniform(-0.05, 0.05)) + noise.normal(0, 1, frame.shape) * rng.choice((0.0, 1.5, 3.0))
-    return DensePicture(np.clip(worn, 0, 255).astype(np.uint8), covered, middle)
+    return DensePicture(np.clip(worn, 0, 255).astype(np.uint8), middle)
 
 
 def _look(rng: random.Random) -> tuple[tuple[int, int, int], Shape | OddShape, int, int]:

@@ -16,6 +16,7 @@ from minigpt4_video.data.world.scene import (
     PEOPLE,
     SHAPES,
     SIZES,
+    STRIPS,
     Language,
     Line,
     Scene,
@@ -26,9 +27,11 @@ from minigpt4_video.data.world.scene import (
 from minigpt4_video.instructions import CAPTION_STYLE, IMAGE_CAPTION, VIDEO_CAPTION
 from minigpt4_video.media.alignment import align
 
-GRID = 8
+GRID = STRIPS
 """Patches along one side of the picture in the dense description of a moment."""
-DENSE_WORDS = 1 + len(COLOURS) + len(SHAPES) + len(SIZES) + 2 * GRID
+PLACES = 8
+"""Rows, and columns, that the dense description tells apart."""
+DENSE_WORDS = 1 + len(COLOURS) + len(SHAPES) + len(SIZES) + 2 * PLACES
 
 
 def video_sample(
@@ -135,12 +138,12 @@ def dense_words(scene: Scene, time: float) -> npt.NDArray[np.int64]:
     for thing in scene.things:
         state = thing.at(time)
         if state.visible:
-            row, column = int(state.y * GRID), int(state.x * GRID)
-            words[row * GRID + column] = (
+            row, column = int(state.y * PLACES), int(state.x * PLACES)
+            words[int(state.y * GRID) * GRID + int(state.x * GRID)] = (
                 1 + COLOURS.index(state.colour),
                 shape_at + SHAPES.index(thing.shape),
                 size_at + SIZES.index(thing.size),
                 row_at + row,
-                row_at + GRID + column,
+                row_at + PLACES + column,
             )
     return words

@@ -35,6 +35,11 @@ HELD_OUT: frozenset[tuple[Colour, Shape]] = frozenset(
 
 GLANCES: tuple[float, ...] = tuple((i + 0.5) / 8 for i in range(8))
 """The moments at which things must be apart: the middles of eight equal spans, where eight frames are taken."""
+STRIPS = 4
+"""Strips of the picture, one above the other, in each of which there is at most one thing: the embedded model has one
+token for each."""
+TRIES = 200
+"""How often things are placed anew before they are given other things to do."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,6 @@ def make_scene(seed: int, split: Split = "train", language: Language | None = No
 def _things(rng: random.Random, split: Split, count: int) -> tuple[Thing, ...]:
     colours = list(COLOURS)
     rng.shuffle(colours)
-    actions = _actions(rng, count)
     moments = [0.25, 0.5, 0.75]
     rng.shuffle(moments)
     looks: list[tuple[Colour, Shape]] = []
@@ -127,12 +131,14 @@ def _things(rng: random.Random, split: Split, count: int) -> tuple[Thing, ...]:
         rng.shuffle(looks)
     spare = [c for c in colours if c not in {look[0] for look in looks}]
     while True:
-        things: list[Thing] = []
-        for i, ((colour, shape), action) in enumerate(zip(looks, actions, strict=True)):
-            thing = _place(rng, colour, shape, action, moments[i], spare, split)
-            things.append(thing)
-        if all(_apart(a, b) for i, a in enumerate(things) for b in things[:i]):
-            return tuple(things)
+        actions = _actions(rng, count)
+        for _ in range(TRIES):
+            things = tuple(
+                _place(rng, colour, shape, action, when, spare, split)
+                for (colour, shape), action, when in zip(looks, actions, moments, strict=False)
+            )
+            if all(_apart(a, b) for i, a in enumerate(things) for b in things[:i]):
+                return things
 
 
 def _actions(rng: random.Random, count: int) -> list[Action]:
@@ -161,8 +167,7 @@ def _place(
 
 
 def _apart(a: Thing, b: Thing) -> bool:
-    """Never touching where a frame is taken, and never in the same strip of the picture (half its width, an eighth
-    high)."""
+    """Never touching where a frame is taken, and never in the same strip of the picture."""
     if b.later_colour is not None and a.later_colour == b.later_colour:
         return False
     reach = RADIUS[a.size] + RADIUS[b.size] + 0.03
@@ -170,7 +175,7 @@ def _apart(a: Thing, b: Thing) -> bool:
         p, q = a.at(time), b.at(time)
         if math.hypot(p.x - q.x, p.y - q.y) < reach:
             return False
-        if int(p.y * 8) == int(q.y * 8) and (p.x < 0.5) == (q.x < 0.5):
+        if int(p.y * STRIPS) == int(q.y * STRIPS):
             return False
     return True
 
