@@ -94,3 +94,14 @@ def test_muon_steps_are_as_long_in_every_direction_and_tables_are_left_to_adam()
         optimizer.step()
         optimizer.zero_grad()
     assert first is not None and loss.item() < 0.05 * first
+
+
+def test_words_that_do_not_occur_yet_are_hardly_pushed() -> None:
+    """Their gradients are tiny and all alike; whole steps would carry them to one place."""
+    rows = torch.nn.Parameter(torch.zeros(2, 4))
+    optimizer = Muon([("embed", rows)], matrix_rate=0.1, rate=1e-3, weight_decay=0.0)
+    for _ in range(100):
+        rows.grad = torch.tensor([[1e-3], [1e-7]]).expand(2, 4).clone()
+        optimizer.step()
+    moved = -rows.detach()[:, 0]
+    assert moved[0] > 0.09 and moved[1] < 0.002

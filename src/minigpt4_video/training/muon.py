@@ -11,6 +11,10 @@ import torch
 
 Parameters = Iterable[tuple[str, torch.nn.Parameter]]
 
+EPS = 1e-5
+"""Adam takes a whole step for any gradient far above this. With the usual 1e-8 that holds even for words that do not
+occur yet: each is pushed away from every answer in the same direction, until "left" and "right" are one vector."""
+
 
 class Muon(torch.optim.Optimizer):  # type: ignore[misc]
     """Groups with `muon=True` hold matrices; the others are AdamW's."""
@@ -26,7 +30,7 @@ class Muon(torch.optim.Optimizer):  # type: ignore[misc]
             {"params": matrices, "muon": True, "lr": matrix_rate},
             {"params": rest, "muon": False, "lr": rate},
         ]
-        defaults = {"lr": rate, "weight_decay": weight_decay, "momentum": momentum, "betas": (0.9, 0.98), "eps": 1e-8}
+        defaults = {"lr": rate, "weight_decay": weight_decay, "momentum": momentum, "betas": (0.9, 0.98), "eps": EPS}
         super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
