@@ -69,11 +69,23 @@ def test_a_thing_that_changes_colour_is_not_asked_for_its_colour() -> None:
 
 
 def test_the_order_of_events_is_the_order_of_their_moments() -> None:
-    order = asked(a_scene(LEAVING, TURNING), "en", "order")
+    earlier = Thing("red", "circle", "big", "disappear", x=0.7, y=0.7, when=0.25)
+    order = asked(a_scene(LEAVING, earlier, TURNING), "en", "order")
     assert order == {
-        "What happens first?": "the blue star turns green",
-        "What happens last?": "the white square disappears",
+        "Which object disappears first?": "the red circle",
+        "Which object disappears last?": "the white square",
     }
+    assert asked(a_scene(LEAVING, earlier), "zh", "order")["哪个物体先消失？"] == "红色圆形"
+    assert not asked(a_scene(LEAVING, TURNING), "en", "order")
+
+
+def test_who_is_meant_follows_from_what_was_said_and_what_is_seen() -> None:
+    lines = (Line(0, 0.1, 0.4, thing=0), Line(1, 0.5, 0.9, thing=1))
+    who = asked(a_scene(LEAVING, TURNING, lines=lines), "en", "who-is")
+    assert who == {"Who is at the top left?": "Anna", "Who is at the top right?": "Ben"}
+    moving = asked(a_scene(RISING, TURNING, lines=lines), "en", "who-is")
+    assert moving["Who is at the bottom left at the start?"] == "Anna"
+    assert moving["Who is at the top right?"] == moving["Who is small?"] == "Ben"
 
 
 def test_speech_is_asked_for_in_its_own_language_only() -> None:
@@ -111,7 +123,7 @@ def test_questions_that_need_both_have_different_answers_for_the_two_people() ->
     assert found > 300
     same = Thing("green", "circle", "big", "up", x=0.3, y=0.8, distance=0.5)
     alike = a_scene(RISING, same, lines=lines)
-    assert not asked(alike, "en", "named") and not asked(alike, "en", "who-does")
+    assert not asked(alike, "en", "named") and not asked(alike, "en", "who-is")
 
 
 @given(SEEDS)

@@ -13,11 +13,11 @@ from minigpt4_video.data.world.pictures import DensePicture, dense_picture
 from minigpt4_video.data.world.samples import dialogue_sample, picture_sample, video_sample
 from minigpt4_video.model.branches import Places, visible
 from minigpt4_video.model.processing import MiniGPT4VideoProcessor
-from minigpt4_video.training.packing import Row, lines, pack, row
+from minigpt4_video.training.packing import Row, pack, row
 from minigpt4_video.training.recipe import Source
 
 TRIED = 10
-"""How many pictures or dialogues are made ready for one line; those that no longer fit are left out."""
+"""How many samples at most are looked at to fill one line; some have nothing to ask."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Line:
 
 
 class WorldLines(Dataset[Line]):  # type: ignore[misc]
-    """Lines drawn from the world: one video with as many of its turns as fit, or several pictures."""
+    """Lines drawn from the world: one video with as many of its turns as fit, or several short samples."""
 
     def __init__(
         self,
@@ -53,35 +53,43 @@ class WorldLines(Dataset[Line]):  # type: ignore[misc]
         rng = random.Random(f"line/{self.seed}/{index}")
         open_now = [source for source in self.sources if source.since <= index]
         source = rng.choices(open_now, [source.weight for source in open_now])[0]
-        size = self.processor.image_size
-        if source.kind == "videos":
-            sample = video_sample(
-                source.first + index,
-                "train",
-                size,
-                questions=source.questions,
-                captions=source.captions,
-                speech=self.speech,
-                things=source.things,
-            )
+        if source.kind == "videos" and not source.kinds:
+            sample = self._sample(source, source.first + index)
             return Line((sample,), (self._fitting(sample),))
         first = source.first + index * TRIED
-        numbers = range(first, first + TRIED)
+        kept: list[tuple[Sample, Row]] = []
+        room = self.width
+        for number in range(first, first + TRIED):
+            sample = self._sample(source, number)
+            if not sample.turns:
+                continue
+            one = row(self.processor, sample)
+            if len(one) > room:
+                if kept:
+                    break
+                one = self._fitting(sample)
+            kept.append((sample, one))
+            room -= len(one)
+        samples, rows = zip(*kept, strict=True)
+        return Line(samples, rows)
+
+    def _sample(self, source: Source, number: int) -> Sample:
+        """Sample `number` of a source; it may have no turns."""
+        size = self.processor.image_size
         if source.kind == "pictures":
-            asked = [
-                picture_sample(number, "train", size, questions=source.questions, captions=source.captions)
-                for number in numbers
-            ]
-        else:
-            asked = [
-                dialogue_sample(number, "train", size, questions=source.questions, things=source.things)
-                for number in numbers
-            ]
-        asked = [sample for sample in asked if sample.turns]
-        rows = [row(self.processor, sample) for sample in asked]
-        kept = lines(rows, self.width)[0]
-        chosen = {id(one) for one in kept}
-        return Line(tuple(s for s, one in zip(asked, rows, strict=True) if id(one) in chosen), tuple(kept))
+            return picture_sample(number, "train", size, questions=source.questions, captions=source.captions)
+        if source.kind == "dialogues":
+            return dialogue_sample(number, "train", size, questions=source.questions, things=source.things)
+        return video_sample(
+            number,
+            "train",
+            size,
+            questions=source.questions,
+            captions=source.captions,
+            speech=self.speech,
+            things=source.things,
+            kinds=source.kinds,
+        )
 
     def _fitting(self, sample: Sample) -> Row:
         """The sample's row with as many of its turns as the line holds; turns are left out whole."""

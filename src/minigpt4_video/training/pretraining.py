@@ -20,6 +20,9 @@ from minigpt4_video.model.processing import IGNORED
 
 NEIGHBOURS = ((1, 2, 4), (2, 4, 5))
 """How many tokens back the first heads of the first layers begin by looking; two layers together reach one to nine."""
+FORGOTTEN = 0.1
+"""Share of its words that a frame told in words leaves out while it is learnt from. Otherwise colour and shape would be
+learnt as pairs, and pairs that were never met would be read worse."""
 ANSWER_MULTIPLE = 512
 """Answer positions are padded to a multiple of this: each new shape costs the CPU's kernels a compilation."""
 
@@ -84,6 +87,8 @@ class ToldFrames(nn.Module):  # type: ignore[misc]
         embeddings = self.language_model.embed_tokens
         is_frame = input_ids >= embeddings.num_embeddings
         table = self.words.weight + self.spelling @ embeddings.weight
+        if self.training:
+            words = words.masked_fill(torch.rand(words.shape, device=words.device) < FORGOTTEN, 0)
         told = functional.embedding(words, table).sum(2)  # (frames, patches, hidden)
         told = told.unflatten(1, (-1, self.merge_size)).sum(2) + self.strip
         embeds = embeddings(input_ids.masked_fill(is_frame, 0)).masked_scatter(is_frame[..., None], told)

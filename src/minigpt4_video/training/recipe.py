@@ -30,6 +30,8 @@ class Source:
     """Number of the first scene."""
     things: int | None = None
     """So many things in each scene, else one to three."""
+    kinds: tuple[str, ...] = ()
+    """Only these kinds of question about videos, several of which then share a line; none for all kinds."""
     since: int = 0
     """Drawn from this line on: what is hard may wait until what is easy has been learnt."""
 

@@ -28,7 +28,7 @@ from minigpt4_video.media.alignment import Cue
 Needs = Literal["picture", "subtitles", "both"]
 Kind = Literal[
     "colour", "shape", "size", "position", "motion", "count", "existence", "event", "order",
-    "who", "likes", "first-speaker", "named", "who-does",
+    "who", "likes", "first-speaker", "named", "who-is",
 ]  # fmt: skip
 Style = Literal["brief", "detailed", "tags"]
 
@@ -36,7 +36,7 @@ NEEDS: dict[Kind, Needs] = {
     "colour": "picture", "shape": "picture", "size": "picture", "position": "picture", "motion": "picture",
     "count": "picture", "existence": "picture", "event": "picture", "order": "picture",
     "who": "subtitles", "likes": "subtitles", "first-speaker": "subtitles",
-    "named": "both", "who-does": "both",
+    "named": "both", "who-is": "both",
 }  # fmt: skip
 """What each kind of question cannot be answered without."""
 
@@ -267,22 +267,23 @@ def _about_things(scene: Scene, rng: random.Random) -> Iterator[Wordings]:
         yield _what_happens("event", thing, f"the {en}", zh)
 
 
-def _where(kind: Kind, thing: Thing, en: str, zh: str) -> Iterator[Wordings]:
+def _places(thing: Thing) -> Iterator[tuple[str, str, str]]:
+    """(when in English, when in Chinese, which quarter): of a moving thing at both ends, of others at any time."""
     moments: tuple[tuple[str, str, float], ...] = (
-        ("at the start", "开始时", 1 / 16),
-        ("at the end", "结束时", 15 / 16),
+        (" at the start", "开始时", 1 / 16),
+        (" at the end", "结束时", 15 / 16),
     )
     if thing.action not in STEP:
         moments = (("", "", 0.5),)
     for when_en, when_zh, time in moments:
         where = place(thing, time)
         if where is not None:
-            yield (
-                kind,
-                (f"Where is {en} {when_en}".rstrip() + "?",),
-                (f"{when_zh}{zh}在哪里？",),
-                (where, ZH_PLACE[where]),
-            )
+            yield when_en, when_zh, where
+
+
+def _where(kind: Kind, thing: Thing, en: str, zh: str) -> Iterator[Wordings]:
+    for when_en, when_zh, where in _places(thing):
+        yield kind, (f"Where is {en}{when_en}?",), (f"{when_zh}{zh}在哪里？",), (where, ZH_PLACE[where])
 
 
 def _which_way(kind: Kind, thing: Thing, en: str, zh: str, rng: random.Random) -> Iterator[Wordings]:
@@ -304,18 +305,16 @@ def _what_happens(kind: Kind, thing: Thing, en: str, zh: str) -> Wordings:
 
 
 def _about_order(scene: Scene) -> Iterator[Wordings]:
-    events = sorted((t for t in scene.things if t.action in ("appear", "disappear", "turn")), key=lambda t: t.when)
-    if len(events) < 2:
-        return
-    for thing, english, chinese in (
-        (events[0], ("What happens first?",), ("先发生了什么？",)),
-        (events[-1], ("What happens last?",), ("最后发生了什么？",)),
-    ):
-        answer = (
-            f"the {describe(thing, 'en')} {happening(thing, 'en')}",
-            describe(thing, "zh") + happening(thing, "zh"),
-        )
-        yield "order", english, chinese, answer
+    """Of things that do the same, which is the first and which the last."""
+    for action, verb, zh_verb in (("appear", "appears", "出现"), ("disappear", "disappears", "消失")):
+        events = sorted((thing for thing in scene.things if thing.action == action), key=lambda thing: thing.when)
+        if len(events) < 2:
+            continue
+        for thing, english, chinese in (
+            (events[0], f"Which object {verb} first?", f"哪个物体先{zh_verb}？"),
+            (events[-1], f"Which object {verb} last?", f"哪个物体最后{zh_verb}？"),
+        ):
+            yield "order", (english,), (chinese,), (f"the {describe(thing, 'en')}", describe(thing, "zh"))
 
 
 def _about_existence(scene: Scene, rng: random.Random) -> Iterator[Wordings]:
@@ -385,7 +384,7 @@ def _about_named(scene: Scene, rng: random.Random) -> Iterator[Wordings]:
                 (thing.size, ZH_SIZE[thing.size]),
             )
             yield (
-                "who-does",
+                "who-is",
                 (f"Who is {thing.size}?",),
                 (f"谁是{ZH_SIZE[thing.size]}的？",),
                 (en, zh),
@@ -393,9 +392,14 @@ def _about_named(scene: Scene, rng: random.Random) -> Iterator[Wordings]:
         same_place = {place(thing, t) for t in (1 / 16, 15 / 16)} & {place(other, t) for t in (1 / 16, 15 / 16)}
         if not same_place:
             yield from _where("named", thing, en, zh)
+            for when_en, when_zh, where in _places(thing):
+                yield (
+                    "who-is",
+                    (f"Who is at the {where}{when_en}?",),
+                    (f"{when_zh}谁在{ZH_PLACE[where]}？",),
+                    (en, zh),
+                )
         if thing.action != other.action:
             if other.action in MOTIONS:
                 yield from _which_way("named", thing, en, zh, rng)
             yield _what_happens("named", thing, en, zh)
-            verb, zh_verb = happening(thing, "en"), happening(thing, "zh")
-            yield "who-does", (f"Who {verb}?",), (f"谁{zh_verb}？",), (en, zh)

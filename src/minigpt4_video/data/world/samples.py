@@ -1,6 +1,7 @@
 """Training samples from the world, drawn without files: frame sizes are those of the model, nothing is decoded."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,8 +44,10 @@ def video_sample(
     captions: int = 0,
     speech: bool = True,
     things: int | None = None,
+    kinds: Sequence[language.Kind] = (),
 ) -> Sample:
-    """Scene number `seed` as eight frames of `size` pixels with up to `questions` questions and `captions` captions."""
+    """Scene number `seed` as eight frames of `size` pixels with up to `questions` questions, of some `kinds` only or of
+    all, and `captions` captions."""
     scene = make_scene(seed, split, things=things)
     rng = random.Random(f"sample/{split}/{seed}")
     times = [glance * scene.seconds for glance in GLANCES]
@@ -54,7 +57,8 @@ def video_sample(
         asked += rng.sample(_captions(scene, rng), captions)
     if questions:
         offered = language.questions(scene, scene.language)
-        asked += [(q.text, q.answer) for q in offered if speech or q.needs == "picture"][:questions]
+        offered = [q for q in offered if (speech or q.needs == "picture") and (not kinds or q.kind in kinds)]
+        asked += [(q.text, q.answer) for q in offered[:questions]]
     frames = _worn(render(scene, GLANCES, size), rng)
     truth = {"dense": np.stack([dense_words(scene, time) for time in GLANCES])}
     return Sample(f"world/{split}/{seed}", "world", frames, subtitles, tuple(asked), truth=truth)

@@ -142,9 +142,11 @@ def _things(rng: random.Random, split: Split, count: int) -> tuple[Thing, ...]:
 
 
 def _actions(rng: random.Random, count: int) -> list[Action]:
+    """What each thing does; often two or more come, or go, one after the other."""
     if count > 1 and rng.random() < 0.4:
-        actions = [rng.choice(EVENTS), rng.choice(EVENTS)]
-        actions += [rng.choice((*MOTIONS, "still")) for _ in range(count - 2)]
+        event = rng.choice(("appear", "disappear"))
+        actions: list[Action] = [event, event]
+        actions += [rng.choice((event, event, *MOTIONS, "still")) for _ in range(count - 2)]
         rng.shuffle(actions)
         return actions
     return [rng.choice((*MOTIONS, *MOTIONS, *EVENTS, "still")) for _ in range(count)]
