@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from minigpt4_video.data.world.language import Kind
 from minigpt4_video.errors import RecipeError
 
 Stage = Literal["vision", "language", "image-text", "video-text", "video-qa"]
@@ -30,7 +31,7 @@ class Source:
     """Number of the first scene."""
     things: int | None = None
     """So many things in each scene, else one to three."""
-    kinds: tuple[str, ...] = ()
+    kinds: tuple[Kind, ...] = ()
     """Only these kinds of question about videos, several of which then share a line; none for all kinds."""
     since: int = 0
     """Drawn from this line on: what is hard may wait until what is easy has been learnt."""

@@ -21,6 +21,8 @@ SHAPES: tuple[Shape, ...] = get_args(Shape)
 SIZES: tuple[Size, ...] = get_args(Size)
 MOTIONS: tuple[Action, ...] = ("left", "right", "up", "down")
 EVENTS: tuple[Action, ...] = ("appear", "disappear", "turn")
+COMINGS: tuple[Action, ...] = ("appear", "disappear")
+"""Events that are asked for in order."""
 RADIUS: dict[Size, float] = {"big": 0.17, "small": 0.1}
 STEP: dict[Action, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 PEOPLE = 8
@@ -144,7 +146,7 @@ def _things(rng: random.Random, split: Split, count: int) -> tuple[Thing, ...]:
 def _actions(rng: random.Random, count: int) -> list[Action]:
     """What each thing does; often two or more come, or go, one after the other."""
     if count > 1 and rng.random() < 0.4:
-        event = rng.choice(("appear", "disappear"))
+        event = rng.choice(COMINGS)
         actions: list[Action] = [event, event]
         actions += [rng.choice((event, event, *MOTIONS, "still")) for _ in range(count - 2)]
         rng.shuffle(actions)
