@@ -11,13 +11,16 @@ from torch.utils.data import Dataset
 from minigpt4_video.data.sample import Sample
 from minigpt4_video.data.world.pictures import DensePicture, dense_picture
 from minigpt4_video.data.world.samples import dialogue_sample, picture_sample, video_sample
+from minigpt4_video.errors import RecipeError
 from minigpt4_video.model.branches import Places, visible
 from minigpt4_video.model.processing import MiniGPT4VideoProcessor
 from minigpt4_video.training.packing import Row, pack, row
 from minigpt4_video.training.recipe import Source
 
 TRIED = 10
-"""How many samples at most are looked at to fill one line; some have nothing to ask."""
+"""How many samples are looked at to fill one line; some have nothing to ask."""
+SEARCHED = 200
+"""How many are looked at before a line without any is given up."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class WorldLines(Dataset[Line]):  # type: ignore[misc]
         first = source.first + index * TRIED
         kept: list[tuple[Sample, Row]] = []
         room = self.width
-        for number in range(first, first + TRIED):
+        for number in range(first, first + SEARCHED):
+            if kept and number >= first + TRIED:
+                break
             sample = self._sample(source, number)
             if not sample.turns:
                 continue
@@ -70,6 +75,11 @@ class WorldLines(Dataset[Line]):  # type: ignore[misc]
                 one = self._fitting(sample)
             kept.append((sample, one))
             room -= len(one)
+        if not kept:
+            raise RecipeError(
+                f"none of {SEARCHED} {source.kind} has anything to ask; give their source more captions, questions, "
+                "kinds or things"
+            )
         samples, rows = zip(*kept, strict=True)
         return Line(samples, rows)
 
