@@ -34,6 +34,7 @@ from minigpt4_video.training.packing import attention
 from minigpt4_video.training.pretraining import ANSWER_MULTIPLE
 from minigpt4_video.training.recipe import Guard
 from minigpt4_video.training.sharding import is_sharded, load_optimizer, load_trained, save_trained
+from minigpt4_video.training.spread import Spread
 
 REMEMBERED = 32
 """Losses of which a spike is told apart."""
@@ -159,6 +160,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         collate: FilesCollator | None = None,
         answers: int = 0,
         sharded: bool = False,
+        spread: Spread | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -170,6 +172,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         self.held = held
         self.collate = collate
         self.answers = answers
+        self.spread = spread
         for told in (PrinterCallback, ProgressCallback):
             self.remove_callback(told)
 
@@ -183,7 +186,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         if "words" in inputs or "middle" in inputs:
             outputs = model(**inputs)
         else:
-            outputs = packed_loss(model, self._seen(inputs), num_items_in_batch)
+            outputs = packed_loss(model, self._seen(inputs), num_items_in_batch, self.spread)
             if num_items_in_batch is not None and self.args.average_tokens_across_devices:
                 # Gradients are averaged over processes, and the count is that of all of them.
                 outputs["loss"] = outputs["loss"] * self.accelerator.num_processes
@@ -316,7 +319,10 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
 
 def packed_loss(
-    model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], count: torch.Tensor | int | None = None
+    model: torch.nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    count: torch.Tensor | int | None = None,
+    spread: Spread | None = None,
 ) -> dict[str, torch.Tensor]:
     """Loss of a `MiniGPT4VideoForConditionalGeneration`, possibly inside peft or DDP, on packed lines: the mean over
     the learned positions, or their sum over `count`.
@@ -340,7 +346,12 @@ def packed_loss(
     target = labels.roll(-1, dims=1)[kept]
     learned = target != IGNORED
     right = (outputs.logits.argmax(-1) == target)[learned]
-    return {"loss": outputs.loss, "accuracy": right.float().mean().detach()}
+    loss = outputs.loss
+    if spread is not None:
+        loss = loss + spread(outputs.logits[learned].float(), target[learned]) / (
+            learned.sum() if count is None else count
+        )
+    return {"loss": loss, "accuracy": right.float().mean().detach()}
 
 
 def unwrapped(model: torch.nn.Module) -> MiniGPT4VideoForConditionalGeneration:

@@ -17,6 +17,7 @@ from minigpt4_video.data.world.pictures import UNKNOWN
 from minigpt4_video.data.world.samples import DENSE_WORDS, PLACES
 from minigpt4_video.data.world.scene import COLOURS, SHAPES, SIZES
 from minigpt4_video.model.processing import IGNORED
+from minigpt4_video.training.spread import Spread
 
 NEIGHBOURS = ((1, 2, 4), (2, 4, 5))
 """How many tokens back the first heads of the first layers begin by looking; two layers together reach one to nine."""
@@ -61,9 +62,12 @@ class ToldFrames(nn.Module):  # type: ignore[misc]
     shows are the same vectors from the first step on; a small table beside them tells the exact row and column.
     """
 
-    def __init__(self, config: LlamaConfig, merge_size: int, spelling: torch.Tensor) -> None:
+    def __init__(
+        self, config: LlamaConfig, merge_size: int, spelling: torch.Tensor, spread: Spread | None = None
+    ) -> None:
         """`spelling` (dense words, vocabulary): how much of each token there is in each word, see `spell`."""
         super().__init__()
+        self.spread = spread
         self.language_model = LlamaModel(config)
         self.words = nn.Embedding(DENSE_WORDS, config.hidden_size, padding_idx=0)
         self.register_buffer("spelling", spelling, persistent=False)
@@ -92,7 +96,9 @@ class ToldFrames(nn.Module):  # type: ignore[misc]
         told = functional.embedding(words, table).sum(2)  # (frames, patches, hidden)
         told = told.unflatten(1, (-1, self.merge_size)).sum(2) + self.strip
         embeds = embeddings(input_ids.masked_fill(is_frame, 0)).masked_scatter(is_frame[..., None], told)
-        return answer_loss(self.language_model, embeddings.weight, embeds, attention_mask, position_ids, labels)
+        return answer_loss(
+            self.language_model, embeddings.weight, embeds, attention_mask, position_ids, labels, self.spread
+        )
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -160,6 +166,7 @@ def answer_loss(
     attention_mask: torch.Tensor,
     position_ids: torch.Tensor,
     labels: torch.Tensor,
+    spread: Spread | None = None,
 ) -> dict[str, torch.Tensor]:
     """Mean cross-entropy of the labelled positions, with logits made for those alone.
 
@@ -175,4 +182,6 @@ def answer_loss(
     kept = torch.cat([learned, learned.new_zeros(spare)])
     logits = functional.linear(hidden[:, :-1].flatten(0, 1)[kept], output_weights)[: len(learned)].float()
     loss = functional.cross_entropy(logits, target[learned])
+    if spread is not None:
+        loss = loss + spread(logits, target[learned]) / len(learned)
     return {"loss": loss, "accuracy": (logits.argmax(-1) == target[learned]).float().mean().detach()}

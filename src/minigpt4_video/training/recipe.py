@@ -151,6 +151,8 @@ class Recipe:
     data: tuple[DataSet, ...] = ()
     model: str | None = None
     """Which of the known models it is for: its sizes are what `--plan` counts with."""
+    spread: float = 0.0
+    """Share of the weight of a colour or shape of the world that goes to all colours or shapes alike; see `spread`."""
     keep: Literal["auto", "features", "frames", "nothing"] = "auto"
     """What is kept on disk of videos and pictures once they were read; `auto` measures what pays."""
     keep_gib: float = 100.0

@@ -48,6 +48,7 @@ from minigpt4_video.training.pretraining import DenseVision, ToldFrames, spell
 from minigpt4_video.training.recipe import Recipe, as_toml, read_recipe
 from minigpt4_video.training.result import FINISHED, Told, save
 from minigpt4_video.training.sharding import shard, trained_state
+from minigpt4_video.training.spread import spread_of
 from minigpt4_video.training.tokenizer import build_tokenizer
 
 __all__ = ["packed_loss", "train"]
@@ -122,6 +123,7 @@ def train(
         collate=setup.collator if isinstance(setup.collator, FilesCollator) else None,
         answers=plan.evaluation.answers,
         sharded=plan.sharded,
+        spread=spread_of(processor.tokenizer, plan.spread),
     )
     trained = trainable(setup.model)
     with interruption.listening():
@@ -222,7 +224,7 @@ def _setup(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, argume
             eos_token_id=tokenizer.eos_token_id,
             **plan.language,
         )
-        return Setup(ToldFrames(sizes, merge_size=4, spelling=spell(tokenizer)), data, collator)
+        return Setup(ToldFrames(sizes, 4, spell(tokenizer), spread_of(tokenizer, plan.spread)), data, collator)
     return Setup(learning(plan, start_model(plan, output), output), data, collator)
 
 
