@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from data_sets import panda, write
 
+from data_sets import panda, write
 from making import write_sound, write_video
 from minigpt4_video.data.checking import Seen, check
 from minigpt4_video.data.formats import FORMATS, read

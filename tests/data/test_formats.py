@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from data_sets import INTERNVID, SHAPES, VILA, Shape, panda, talk, write, write_tar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_sets import INTERNVID, SHAPES, VILA, Shape, panda, talk, write, write_tar
 from making import SUBTITLES
 from minigpt4_video.data.formats import FORMATS, read
 from minigpt4_video.data.sample import Flaw, Record

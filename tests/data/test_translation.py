@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from data_sets import panda, talk, write
 from serving import Reply, serving
 
+from data_sets import panda, talk, write
 from minigpt4_video.data.endpoint import Endpoint
 from minigpt4_video.data.formats import read
 from minigpt4_video.data.sample import Flaw

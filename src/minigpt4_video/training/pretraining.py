@@ -22,8 +22,8 @@ from minigpt4_video.training.spread import Spread
 NEIGHBOURS = ((1, 2, 4), (2, 4, 5))
 """How many tokens back the first heads of the first layers begin by looking; two layers together reach one to nine."""
 FORGOTTEN = 0.1
-"""Share of its words that a frame told in words leaves out while it is learnt from: what is seen in their place later is
-not always sure either."""
+"""Share of its words that a frame told in words leaves out while it is learnt from: what is seen in their place
+later is not always sure either."""
 ANSWER_MULTIPLE = 512
 """Answer positions are padded to a multiple of this: each new shape costs the CPU's kernels a compilation."""
 
