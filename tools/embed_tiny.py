@@ -73,7 +73,7 @@ def main(trained: Path, results: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for path in trained.iterdir():
-        if path.is_file() and path.name not in ("training_args.bin", "loss.png"):
+        if path.is_file() and path.name not in ("training_args.bin", "loss.png", "run.json"):
             shutil.copy2(path, aside / path.name)
         elif path.name == "additional_chat_templates":
             shutil.copytree(path, aside / path.name)
