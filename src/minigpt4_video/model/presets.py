@@ -100,6 +100,8 @@ class Sizes:
         attention = 2 * width * queries + 2 * width * self._key_width
         if config["model_type"] == "qwen2":
             attention += queries + 2 * self._key_width  # biases
+        if config.get("attention_bias"):
+            attention += queries + 2 * self._key_width + width  # biases, that of the output with them
         if config["model_type"] == "qwen3":
             attention += 2 * self._head  # norms of queries and keys
         layer = attention + 3 * width * config["intermediate_size"] + 2 * width
