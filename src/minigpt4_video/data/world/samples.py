@@ -116,7 +116,10 @@ def dialogue_sample(seed: int, split: Split, size: int, *, questions: int, thing
 
 
 def _captions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
+    """One caption of each style and one more; one video in four is described in the language not spoken in it."""
     spoken = scene.language
+    if rng.random() < 0.25:
+        spoken = "zh" if spoken == "en" else "en"
     pairs = [(prompt, language.caption(scene, style, spoken)) for style, prompt in CAPTION_STYLE[spoken].items()]
     pairs.append((rng.choice(VIDEO_CAPTION[spoken]), language.caption(scene, "detailed", spoken)))
     return pairs
