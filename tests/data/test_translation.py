@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from serving import Reply, serving
 
 from data_sets import panda, talk, write
 from minigpt4_video.data.endpoint import Endpoint
@@ -19,6 +18,7 @@ from minigpt4_video.data.sample import Flaw
 from minigpt4_video.data.translation import lost, must_stay, names, translate
 from minigpt4_video.errors import DataError, EndpointError
 from minigpt4_video.messages import media_parts, text_of
+from serving import Reply, serving
 
 LABEL = {"id": "1", "video": "a.mp4", "language": "en"}
 

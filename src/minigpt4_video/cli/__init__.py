@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from minigpt4_video import __version__
-from minigpt4_video.cli import asking, datasets, health, inspecting, storing, training, weights, worlds
+from minigpt4_video.cli import asking, datasets, health, inspecting, serving, storing, training, weights, worlds
 from minigpt4_video.cli.output import DEBUG, note
 from minigpt4_video.errors import UserError
 
@@ -34,6 +34,7 @@ app.command()(weights.models)
 app.command()(weights.convert)
 app.command()(weights.export)
 app.command()(training.train)
+app.command()(serving.serve)
 app.add_typer(datasets.app)
 app.add_typer(worlds.app)
 app.add_typer(storing.app)

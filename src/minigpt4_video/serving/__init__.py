@@ -1,0 +1,1 @@
+"""The model behind OpenAI's interface, for many users at once, safe to expose."""
