@@ -16,10 +16,11 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from world_accuracy import FIRST, commit
+from world_accuracy import commit
 
 from minigpt4_video.data.world.files import render
-from minigpt4_video.evaluation.world import answers, choose, table
+from minigpt4_video.evaluation.answering import ModelAnswerer, Settings, groups_of
+from minigpt4_video.evaluation.world import FIRST, choose, table
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.training.train import train
 
@@ -62,7 +63,9 @@ def main() -> None:
             trained = run(variant, stages, options.parts, options.work, speech=speech)
             took = perf_counter() - begun
             chat = VideoChat.from_pretrained(trained, device="cpu")
-            scores = table(list(answers(chat, folder, items, "all" if speech else "no subtitles")))
+            answerer = ModelAnswerer(chat, Settings(shown="all" if speech else "no subtitles"))
+            answers = {row["id"]: row["answer"] for rows in answerer.answer(groups_of(items)) for row in rows}
+            scores = table(items, answers)
             report["variants"][variant] = scores | {"training_seconds": round(took, 1)}  # type: ignore[index]
             print(f"{variant}: {scores['macro']:.3f} {scores['by_need']}", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -13,18 +13,17 @@ from pathlib import Path
 from time import perf_counter
 
 from minigpt4_video.data.world.files import render
-from minigpt4_video.evaluation.world import SHOWN, answers, choose, prior, table
+from minigpt4_video.evaluation.answering import SHOWN, ModelAnswerer, Settings, groups_of
+from minigpt4_video.evaluation.scoring import exact
+from minigpt4_video.evaluation.world import EACH, FIRST, VIDEOS, choose, prior, table
 from minigpt4_video.inference.chat import VideoChat
-
-FIRST = 500_000
-"""Number of the first scene; training scenes are of another split altogether."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--videos", type=int, default=320)
-    parser.add_argument("--questions", type=int, default=7)
+    parser.add_argument("--videos", type=int, default=VIDEOS)
+    parser.add_argument("--questions", type=int, default=EACH)
     parser.add_argument("--shown", nargs="+", default=list(SHOWN), choices=SHOWN)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -43,12 +42,13 @@ def main() -> None:
         }
         for shown in options.shown:
             begun = perf_counter()
-            results = list(answers(chat, folder, items, shown))
-            report["conditions"][shown] = table(results) | {"seconds": round(perf_counter() - begun, 1)}
+            answerer = ModelAnswerer(chat, Settings(shown=shown))
+            answers = {row["id"]: row["answer"] for rows in answerer.answer(groups_of(items)) for row in rows}
+            report["conditions"][shown] = table(items, answers) | {"seconds": round(perf_counter() - begun, 1)}
             print(shown, json.dumps(report["conditions"][shown]), file=sys.stderr, flush=True)
             if shown == "all":
-                wrong = [one for one in results if not one.right]
-                report["wrong"] = [[o.item.kind, o.item.question, o.item.reference, o.answer] for o in wrong[:40]]
+                wrong = [item for item in items if not exact(answers[item.id], item.reference)]
+                report["wrong"] = [[o.tags["kind"], o.question, o.reference, answers[o.id]] for o in wrong[:40]]
     report["prior_macro"] = round(sum(report["prior"].values()) / len(report["prior"]), 4)
     text = json.dumps(report, ensure_ascii=False, indent=1)
     print(text)

@@ -32,7 +32,7 @@ def videos(tmp_path_factory) -> list[Path]:
 
 
 def options_of(question: Question) -> dict[str, object]:
-    return {name: value for name, value in question._asdict().items() if name != "text"}
+    return {name: value for name, value in question._asdict().items() if name not in ("text", "openings")}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,18 @@ import typer
 from typer.exceptions import TyperException
 
 from minigpt4_video import __version__
-from minigpt4_video.cli import asking, datasets, health, inspecting, serving, storing, training, weights, worlds
+from minigpt4_video.cli import (
+    asking,
+    datasets,
+    evaluating,
+    health,
+    inspecting,
+    serving,
+    storing,
+    training,
+    weights,
+    worlds,
+)
 from minigpt4_video.cli.output import DEBUG, note
 from minigpt4_video.errors import UserError
 
@@ -35,6 +46,7 @@ app.command()(weights.convert)
 app.command()(weights.export)
 app.command()(training.train)
 app.command()(serving.serve)
+app.command()(evaluating.evaluate)
 app.add_typer(datasets.app)
 app.add_typer(worlds.app)
 app.add_typer(storing.app)

@@ -37,6 +37,8 @@ class Answer:
     timings: Timings
     evidence: tuple[Evidence, ...] = ()
     """Empty for videos that are short enough to be seen as a whole."""
+    openings: tuple[float, ...] = ()
+    """Log-probability that the model gave to beginning with each of the `Question.openings` it was asked with."""
 
     @property
     def certainty(self) -> float:

@@ -5,13 +5,15 @@ token of every answer. A finished branch leaves its memory to one that waits, an
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple, Protocol
+
+from transformers import GenerationConfig
 
 from minigpt4_video.errors import PlanError, UserError
 from minigpt4_video.inference.answer import Answer
@@ -25,18 +27,26 @@ GIB = 2**30
 
 
 class Question(NamedTuple):
-    """A question with options of its own; they are those of `Video.ask`."""
+    """A question with options of its own; they are those of `Video.ask`, and `openings`."""
 
     text: str
     max_new_tokens: int | None = None
     temperature: float = 0.0
     seed: int | None = None
+    openings: tuple[str, ...] = ()
+    """Beginnings of an answer, such as the letters of a choice; `Answer.openings` says how likely each was. Each counts
+    by its first token; where these are not distinct nothing is said."""
+
+    def settings(self, chat: VideoChat) -> GenerationConfig:
+        """How to generate its answer."""
+        return chat.settings(self.max_new_tokens, self.temperature, self.seed)
 
 
 class Request(NamedTuple):
     """What is asked about one video."""
 
-    video: str | Path | Video
+    video: str | Path | Video | Callable[[], Video]
+    """A file, a video that is open, or how to open one; that is called where others are decoded too."""
     questions: Sequence[str | Question]
     subtitles: str | Path = "auto"
     frames: int | None = None
@@ -110,6 +120,8 @@ def opened(
     def open_(request: Request) -> Video:
         if isinstance(request.video, Video):
             return request.video
+        if callable(request.video):
+            return request.video()
         return chat.open(request.video, subtitles=request.subtitles, frames=request.frames)
 
     coming: deque[Opening] = deque()
@@ -233,7 +245,7 @@ class _Work:
         for number, asked in enumerate(pending.request.questions):
             question = Question(asked) if isinstance(asked, str) else asked
             prompt = video.question(question.text, question.max_new_tokens)
-            most = self.chat.settings(*question[1:]).max_new_tokens
+            most = question.settings(self.chat).max_new_tokens
             check_length(prompt, most, self.board.slots)
             group = groups.setdefault(prompt.shows, _Group(pending, video, []))
             group.asked.append(_Asked(number, question, prompt))
@@ -248,9 +260,10 @@ class _Work:
             group.video.save()
             left = {}
             for one in group.asked:
-                settings = self.chat.settings(*one.question[1:])
+                settings = one.question.settings(self.chat)
                 behind = one.prompt.ids[len(ids) :]
-                utterance = self.chat.utterance(behind, settings, one.question.seed, begun + took)
+                openings = one.question.openings
+                utterance = self.chat.utterance(behind, settings, one.question.seed, begun + took, openings)
                 left[utterance] = one
                 self.round.waiting.append((row, utterance))
             self.seats[row] = _Seat(group, took, left)

@@ -29,7 +29,7 @@ from minigpt4_video.inference.store import Store, Weights, source_digest, stored
 from minigpt4_video.inference.transcripts import stored_words
 from minigpt4_video.inference.video import Video
 from minigpt4_video.inference.words import Choice, Round, Stream, Utterance, Words
-from minigpt4_video.media import read_clip
+from minigpt4_video.media import Cue, Rule, read_clip
 from minigpt4_video.messages import Message, check_messages
 from minigpt4_video.model.branches import Branches
 from minigpt4_video.model.processing import IMAGE
@@ -95,21 +95,24 @@ class VideoChat:
         self,
         path: str | Path,
         *,
-        subtitles: str | Path = "auto",
+        subtitles: str | Path | Sequence[Cue] = "auto",
         subtitle_language: str | None = None,
         encoding: str | None = None,
         speech: str | Path | None = None,
         frames: int | None = None,
         start: float | None = None,
         end: float | None = None,
+        rule: Rule = "even",
     ) -> Video:
         """Decode a video, or a part of it in seconds, and put its subtitles beside its frames.
 
-        `subtitles` is "auto" (a file beside the video, else a track inside it, else what is said), "off" or a file;
-        `subtitle_language` ("en", "pt-BR") chooses among files and tracks; `speech` names a speech model, as
-        `find_recogniser` has it, or is "off". Raises MediaError, and PlanError when more `frames` are asked for than
-        the context holds.
+        `subtitles` is "auto" (a file beside the video, else a track inside it, else what is said), "off", a file, or
+        cues; `subtitle_language` ("en", "pt-BR") chooses among files and tracks; `speech` names a speech model, as
+        `find_recogniser` has it, or is "off"; `rule` is that of `media.sample_times`. Raises MediaError, and PlanError
+        when more `frames` are asked for than the context holds.
         """
+        # Left away where it is the usual one, so that what was kept before there was a choice still counts.
+        chosen: dict[str, Any] = {} if rule == "even" else {"rule": rule}
         footage = take_footage(
             path,
             self.processor,
@@ -120,7 +123,7 @@ class VideoChat:
             frames=frames,
             start=start,
             end=end,
-            read=partial(stored_clip, self.store, read_clip),
+            read=partial(stored_clip, self.store, read_clip, **chosen),
             listen=partial(stored_words, self.store),
         )
         return Video(self, footage)
@@ -185,9 +188,19 @@ class VideoChat:
         versions = [code, torch.__version__, transformers.__version__]
         return [self._weights.digest(self.store), versions, computed, pixels]
 
-    def utterance(self, ids: Sequence[int], settings: Any, seed: int | None, begun: float) -> Utterance:
+    def utterance(
+        self, ids: Sequence[int], settings: Any, seed: int | None, begun: float, openings: Sequence[str] = ()
+    ) -> Utterance:
         """An answer to be found, to what the prompt holds behind its prefix; its clock runs since `begun`."""
-        return Utterance(ids, settings, Choice(self.model, settings, seed), self.processor.tokenizer, begun)
+        choice = Choice(self.model, settings, seed)
+        return Utterance(ids, settings, choice, self.processor.tokenizer, begun, self._first_tokens(openings))
+
+    def _first_tokens(self, texts: Sequence[str]) -> list[int]:
+        """The token each text begins with; none at all where these do not tell the texts apart."""
+        tokenizer = self.processor.tokenizer
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        first = [one[0] for one in ids if one]
+        return first if len(set(first)) == len(texts) else []
 
     def settings(self, max_new_tokens: int | None, temperature: float, seed: int | None = None) -> Any:
         """How to generate: as stored with the weights, but for length, temperature, and beams, which cannot stream.

@@ -108,7 +108,7 @@ def take_footage(
     path: str | Path,
     processor: Any,
     *,
-    subtitles: str | Path = "auto",
+    subtitles: str | Path | Sequence[Cue] = "auto",
     subtitle_language: str | None = None,
     encoding: str | None = None,
     speech: str | Path | None = None,
@@ -120,7 +120,7 @@ def take_footage(
 ) -> Footage:
     """Sample a video as `processor` wants it, by `read`, and hear it by `listen`.
 
-    `subtitles` is "auto", "off" or a file; `start` and `end` are seconds from the first frame; `frames` are uint8
+    `subtitles` is "auto", "off", a file or cues; `start` and `end` are seconds from the first frame; `frames` are uint8
     `(frames, image_size, image_size, 3)` in `Footage.clip`, as many as the model's own without a number.
 
     Raises MediaError, UserError, PlanError, and ModelError for a speech model that cannot be used.
@@ -150,7 +150,7 @@ def _too_many(asked: int, held: int, window: int) -> PlanError:
 def _said(
     path: Path,
     info: VideoInfo,
-    subtitles: str | Path,
+    subtitles: str | Path | Sequence[Cue],
     language: str | None,
     encoding: str | None,
     speech: str | Path | None,
@@ -158,6 +158,8 @@ def _said(
 ) -> Said:
     if subtitles == "off":
         return Said(missing="none wanted")
+    if not isinstance(subtitles, (str, Path)):
+        return Said(subtitles, "cues") if subtitles else Said(missing="none given")
     if subtitles != "auto":
         return Said(read_subtitles(subtitles, encoding=encoding, fps=info.fps), Path(subtitles).name)
     for source in subtitle_sources(path, language):

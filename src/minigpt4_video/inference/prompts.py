@@ -19,6 +19,8 @@ class Prompt(NamedTuple):
 
     ids: list[int]
     plan: Plan
+    text: str
+    """The same before it is tokenised, with `<ImageHere>` for each frame."""
 
     @property
     def shows(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -29,7 +31,7 @@ class Prompt(NamedTuple):
 def whole_prompt(processor: Any, footage: Footage, messages: Sequence[Message]) -> Prompt:
     """Any conversation about a video. Raises PlanError."""
     prepared = footage.prepare(processor, messages)
-    return Prompt(processor.encode(prepared.text), prepared.plans[0])
+    return Prompt(processor.encode(prepared.text), prepared.plans[0], prepared.text)
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,10 @@ class Form:
     """What all first questions about a video have in common, where the whole video fits beside them."""
 
     window: int
-    ids: list[int]
+    head: str
     """Up to the last frame."""
+    ids: list[int]
+    """The same as tokens."""
     tail: str
     """The text behind that, with `QUESTION` in it."""
     bare: str
@@ -59,7 +63,8 @@ class Form:
             return None
         if prepared.text.count(shown) != 1:
             return None
-        return cls(plan.window, processor.encode(head + IMAGE), tail, prepared.text.replace(shown, ""), plan)
+        head += IMAGE
+        return cls(plan.window, head, processor.encode(head), tail, prepared.text.replace(shown, ""), plan)
 
     def prompt(self, processor: Any, text: str) -> Prompt | None:
         """What `whole_prompt` gives for this question; None where it has to look itself."""
@@ -69,6 +74,7 @@ class Form:
         total = self.plan.total - self.plan.question_tokens - self.plan.answer_reserve + asked + reserve
         if processor.window != self.window or total > self.window or IMAGE in said:
             return None
-        behind = processor.tokenizer(self.tail.replace(QUESTION, said), add_special_tokens=False)["input_ids"]
+        tail = self.tail.replace(QUESTION, said)
+        behind = processor.tokenizer(tail, add_special_tokens=False)["input_ids"]
         plan = replace(self.plan, question_tokens=asked, answer_reserve=reserve, total=total)
-        return Prompt([*self.ids, *behind], plan)
+        return Prompt([*self.ids, *behind], plan, self.head + tail)

@@ -159,7 +159,7 @@ class VLLM:
         planned = []
         for number, question in enumerate(pending.request.questions):
             one = Question(question) if isinstance(question, str) else question
-            settings = self.chat.settings(*one[1:])
+            settings = one.settings(self.chat)
             prompt = video.question(one.text, one.max_new_tokens)
             check_length(prompt, settings.max_new_tokens, self.slots)
             planned.append(_Planned(pending, number, video, prompt, sampling(settings, one.seed)))

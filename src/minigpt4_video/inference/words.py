@@ -103,8 +103,17 @@ class Utterance:
     """An answer in the making."""
 
     def __init__(
-        self, ids: Sequence[int], settings: GenerationConfig, choice: Choice, tokenizer: Any, begun: float
+        self,
+        ids: Sequence[int],
+        settings: GenerationConfig,
+        choice: Choice,
+        tokenizer: Any,
+        begun: float,
+        openings: Sequence[int] = (),
     ) -> None:
+        self.openings = list(openings)
+        """Tokens that the answer may begin with and whose log-probabilities there are wanted."""
+        self.opening_log_probabilities: tuple[float, ...] = ()
         self.pending = list(ids)
         """What the model is to read next: what the prompt holds behind its prefix, then each new token."""
         self.room = len(ids) + settings.max_new_tokens
@@ -202,6 +211,9 @@ class Round:
             tokens = [one.choose(row, best) for one, row, best in zip(ones, logits, likeliest, strict=True)]
             chosen = torch.tensor(tokens, device=logits.device)[:, None]
             certainty = logits.float().log_softmax(-1).gather(-1, chosen)[:, 0].tolist()
+            for one, row in zip(ones, logits, strict=True):
+                if one.openings and not one.tokens:
+                    one.opening_log_probabilities = tuple(row.float().log_softmax(-1)[one.openings].tolist())
         for one, token, log_probability in zip(ones, tokens, certainty, strict=True):
             one.take(token, log_probability)
 
@@ -268,4 +280,5 @@ class Stream(Iterator[str]):
 def finished_answer(utterance: Utterance, plan: Plan, frames_took: float) -> Answer:
     """What a whole utterance says."""
     timings = Timings(frames_took, utterance.first_word, frames_took + utterance.took)
-    return Answer(utterance.text, utterance.confidence, plan, timings)
+    openings = utterance.opening_log_probabilities
+    return Answer(utterance.text, utterance.confidence, plan, timings, openings=openings)

@@ -5,7 +5,7 @@ from minigpt4_video.media.alignment import Cue, align
 from minigpt4_video.media.guarded import Limits, probe_guarded, read_clip_guarded, read_subtitles_guarded
 from minigpt4_video.media.probing import SubtitleTrack, VideoInfo, probe
 from minigpt4_video.media.remote import SourceRules, is_address, source_file
-from minigpt4_video.media.sampling import sample_times
+from minigpt4_video.media.sampling import Rule, sample_times
 from minigpt4_video.media.subtitles import (
     SubtitleSource,
     as_webvtt,
@@ -23,6 +23,7 @@ __all__ = [
     "Limits",
     "MediaError",
     "Recogniser",
+    "Rule",
     "SourceRules",
     "SubtitleSource",
     "SubtitleTrack",

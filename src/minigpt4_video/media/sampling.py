@@ -13,7 +13,10 @@ from minigpt4_video.media.sources import shown
 Times = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-def sample_times(info: VideoInfo, n: int, rule: Literal["even", "original"] = "even") -> Times:
+Rule = Literal["even", "original"]
+
+
+def sample_times(info: VideoInfo, n: int, rule: Rule = "even") -> Times:
     """Seconds, float64 `(n,)`, at which to look at a video.
 
     "even": the middles of `n` equal spans of the whole video. "original": the original's frames 0, step, 2 * step, ...
@@ -28,9 +31,7 @@ def sample_times(info: VideoInfo, n: int, rule: Literal["even", "original"] = "e
     return np.arange(0, max(total, 1), step, dtype=np.float64)[:n] / info.fps
 
 
-def clip_times(
-    file: Path, info: VideoInfo, n: int, rule: Literal["even", "original"], start: float | None, end: float | None
-) -> Times:
+def clip_times(file: Path, info: VideoInfo, n: int, rule: Rule, start: float | None, end: float | None) -> Times:
     if start is None and end is None:
         return sample_times(info, n, rule)
     begin, until = start or 0.0, info.duration if end is None else min(end, info.duration)

@@ -12,7 +12,7 @@ from minigpt4_video.data.sample import Record
 from minigpt4_video.instructions import IMAGE_CAPTION, VIDEO_CAPTION, Language
 from minigpt4_video.messages import Message, Part
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".mp4.mkv", ".mp4.webm")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif", ".mp4.mkv", ".mp4.webm")
 """The last two: what yt-dlp makes of a name that was given to it with its suffix."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SUBTITLE_SUFFIXES = (".vtt", ".srt", ".en.vtt", ".en.srt", ".zh.vtt", ".zh.srt")

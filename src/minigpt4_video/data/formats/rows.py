@@ -12,13 +12,14 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from minigpt4_video.data.sample import Flaw, Record
 from minigpt4_video.errors import DataError
 
 Rows = Iterator["Row | Flaw"]
 Records = Iterator[Record | Flaw]
+Made = TypeVar("Made")
 
 LONGEST = 16 * 2**20
 """Bytes of one row; what is longer is no row but a file that lost its line ends or a closing quote."""
@@ -99,8 +100,8 @@ def words(value: object, name: str) -> str:
     return value
 
 
-def each(rows: Iterable[Row | Flaw], convert: Callable[[Row], Iterable[Record]]) -> Records:
-    """The records of every row; a row that cannot be used, or not wholly, gives one flaw after those that it has."""
+def each(rows: Iterable[Row | Flaw], convert: Callable[[Row], Iterable[Made]]) -> Iterator[Made | Flaw]:
+    """What is made of every row; a row that cannot be used, or not wholly, gives one flaw after those that it has."""
     for row in rows:
         if isinstance(row, Flaw):
             yield row
