@@ -75,7 +75,9 @@ def evaluate(
     longest = max_new_tokens or find(benchmark).max_new_tokens
     answerer = ModelAnswerer(chat, Settings(frames, rule, shown, template, longest, speech))
     begin(asked_for, output, answerer.identity())
-    summary = _answer_and_score(asked, output, answerer, progress=sys.stderr.isatty() and not json)
+    summary = _answer_and_score(
+        asked, output, answerer, find(benchmark).scoring, progress=sys.stderr.isatty() and not json
+    )
     if json:
         say_json({"benchmark": benchmark, "output": str(output)} | summary)
     else:
@@ -83,14 +85,14 @@ def evaluate(
         say(str(output / "report.md"))
 
 
-def _answer_and_score(asked: Any, output: Path, answerer: Any, progress: bool) -> dict[str, Any]:
+def _answer_and_score(asked: Any, output: Path, answerer: Any, scoring: Any, progress: bool) -> dict[str, Any]:
     from minigpt4_video.evaluation.files import read_json, write_json
     from minigpt4_video.evaluation.reporting import write_examples, write_reports
     from minigpt4_video.evaluation.running import RUN, SCORES, answer
     from minigpt4_video.evaluation.summary import summarised, values_of
 
     rows = answer(asked, output, answerer, _progress if progress else None)
-    values = values_of(asked.items, rows)
+    values = values_of(asked.items, rows, scoring)
     summary = summarised(asked, rows, values)
     write_json(output / SCORES, summary)
     write_reports(output, read_json(output / RUN), summary)

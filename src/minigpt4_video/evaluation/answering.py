@@ -15,10 +15,10 @@ from minigpt4_video.evaluation.items import LETTERS, Item
 from minigpt4_video.inference.answer import Answer
 from minigpt4_video.inference.batching import BuiltIn, Question, Request
 from minigpt4_video.inference.chat import VideoChat
-from minigpt4_video.inference.footage import Footage
+from minigpt4_video.inference.footage import Footage, Said
 from minigpt4_video.inference.store import key
 from minigpt4_video.inference.video import Video
-from minigpt4_video.media import Cue, Rule
+from minigpt4_video.media import Cue, Rule, align, probe_picture_folder, read_picture_folder, read_subtitles
 from minigpt4_video.planning import Plan
 
 Shown = Literal["all", "no subtitles", "no frames", "nothing"]
@@ -147,6 +147,9 @@ def open_item(chat: VideoChat, item: Item, settings: Settings) -> Video:
         subtitles = "off"
     if not isinstance(subtitles, (str, Path)):
         subtitles = [Cue(float(cue["start"]), float(cue["end"]), cue["text"]) for cue in subtitles]
+    if item.rate is not None:
+        video = Video(chat, _from_pictures(chat, item, settings, subtitles))
+        return Video(chat, _grey(video.footage)) if settings.shown == "no frames" else video
     video = chat.open(
         part["path"],
         subtitles=subtitles,
@@ -157,6 +160,31 @@ def open_item(chat: VideoChat, item: Item, settings: Settings) -> Video:
         rule=settings.rule,
     )
     return Video(chat, _grey(video.footage)) if settings.shown == "no frames" else video
+
+
+def _from_pictures(chat: VideoChat, item: Item, settings: Settings, subtitles: str | Path | list[Cue]) -> Footage:
+    """As `take_footage` has it, of a folder of pictures."""
+    part, rate = item.video, item.rate
+    assert rate is not None
+    start, end = part.get("start"), part.get("end")
+    size = (chat.processor.image_size, chat.processor.image_size)
+    clip = read_picture_folder(
+        part["path"],
+        settings.frames or chat.processor.frames,
+        rate=rate,
+        rule=settings.rule,
+        start=start,
+        end=end,
+        size=size,
+    )
+    said = Said(missing="none given")
+    if isinstance(subtitles, list):
+        said = Said(subtitles, "cues")
+    elif subtitles not in ("auto", "off"):
+        said = Said(read_subtitles(subtitles, fps=rate), Path(subtitles).name)
+    cues = [cue for cue in said.cues if cue.end > (start or 0.0) and (end is None or cue.start < end)]
+    info = probe_picture_folder(part["path"], rate)
+    return Footage(Path(part["path"]), info, clip, align(cues, clip.times), said, settings.frames)
 
 
 def _grey(footage: Footage) -> Footage:

@@ -60,8 +60,8 @@ class Benchmark(NamedTuple):
     origin: str
     """Where these and the videos come from."""
     max_new_tokens: int = 64
-    dimension: str = ""
-    """Of what a judge rates, where it rates; see `judging.DIMENSIONS`."""
+    dimensions: tuple[str, ...] = ()
+    """What a judge is asked about an answer; see `judging.DIMENSIONS`."""
     make: Callable[[Path, int | None], Path] | None = None
     """Makes the files in a folder, for so many items, where nobody names any."""
 

@@ -14,7 +14,7 @@ from minigpt4_video.evaluation.tables import STYLE, Table, html, markdown
 from minigpt4_video.inference.contact_sheet import clock
 from minigpt4_video.inference.report import data_url, document
 from minigpt4_video.inference.writing import write_whole
-from minigpt4_video.media import read_clip
+from minigpt4_video.media import read_clip, read_picture_folder
 
 REPORT, PAGE, EXAMPLES = "report.md", "report.html", "examples.html"
 SHOWN_EXAMPLES = 12
@@ -137,8 +137,12 @@ def _example(item: Item, row: Row, values: Mapping[str, float]) -> str:
 
 
 def _frames(item: Item) -> str:
+    path, start, end = item.video["path"], item.video.get("start"), item.video.get("end")
     try:
-        clip = read_clip(item.video["path"], FRAMES, start=item.video.get("start"), end=item.video.get("end"))
+        if item.rate is None:
+            clip = read_clip(path, FRAMES, start=start, end=end)
+        else:
+            clip = read_picture_folder(path, FRAMES, rate=item.rate, start=start, end=end)
     except MediaError as error:
         return f"<p class=facts>{escape(str(error))}</p>"
     return "".join(

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from minigpt4_video.evaluation.items import LETTERS, Item
+from minigpt4_video.evaluation.items import LETTERS, Item, Scoring
 from minigpt4_video.planning import UNIT
 
 ARTICLES = {"a", "an", "the"}
@@ -85,13 +85,15 @@ def likeliest(openings: Sequence[float]) -> str:
     return LETTERS[max(range(len(openings)), key=lambda at: openings[at])] if openings else ""
 
 
-def scores(item: Item, answer: str, openings: Sequence[float] = ()) -> Mapping[str, float]:
+def scores(item: Item, answer: str, openings: Sequence[float] = (), scoring: Scoring = "open") -> Mapping[str, float]:
     """All rules that apply to an item, the one that matters most first."""
     if item.choices:
         found = {"accuracy": float(letter(answer, item.choices) == item.reference)}
         if openings:
             found["likelihood"] = float(likeliest(openings) == item.reference)
         return found
+    if scoring == "rated":
+        return {"f1": token_f1(answer, item.reference)}
     return {
         "exact": exact(answer, item.reference),
         "f1": token_f1(answer, item.reference),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from minigpt4_video.evaluation.files import Row
-from minigpt4_video.evaluation.items import Item
+from minigpt4_video.evaluation.items import Item, Scoring
 from minigpt4_video.evaluation.running import Asked
 from minigpt4_video.evaluation.scoring import letter, scores
 from minigpt4_video.evaluation.statistics import Figure, macro, mean
@@ -16,10 +16,10 @@ Values = Mapping[str, Mapping[str, float]]
 DURATIONS = ((30.0, "under 30 s"), (120.0, "30 s to 2 min"), (900.0, "2 to 15 min"), (float("inf"), "over 15 min"))
 
 
-def values_of(items: Sequence[Item], rows: Mapping[str, Row]) -> dict[str, dict[str, float]]:
+def values_of(items: Sequence[Item], rows: Mapping[str, Row], scoring: Scoring = "open") -> dict[str, dict[str, float]]:
     """What the rules say to each answer."""
     return {
-        item.id: dict(scores(item, rows[item.id]["answer"], rows[item.id].get("openings", ())))
+        item.id: dict(scores(item, rows[item.id]["answer"], rows[item.id].get("openings", ()), scoring))
         for item in items
         if "answer" in rows.get(item.id, {})
     }

@@ -3,6 +3,7 @@
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue, align
 from minigpt4_video.media.guarded import Limits, probe_guarded, read_clip_guarded, read_subtitles_guarded
+from minigpt4_video.media.picture_folder import probe_picture_folder, read_picture_folder
 from minigpt4_video.media.probing import SubtitleTrack, VideoInfo, probe
 from minigpt4_video.media.remote import SourceRules, is_address, source_file
 from minigpt4_video.media.sampling import Rule, sample_times
@@ -36,9 +37,11 @@ __all__ = [
     "lines",
     "probe",
     "probe_guarded",
+    "probe_picture_folder",
     "read_clip",
     "read_clip_guarded",
     "read_frames",
+    "read_picture_folder",
     "read_subtitles",
     "read_subtitles_guarded",
     "sample_times",

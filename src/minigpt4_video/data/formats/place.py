@@ -51,6 +51,16 @@ class Place:
         the folder."""
         return self._found(name, VIDEO_SUFFIXES) or self._missing("video", name)
 
+    def first_video(self, names: Sequence[str]) -> str:
+        """The first of these videos that is there. Raises Unusable, naming the last."""
+        found = (self._found(name, VIDEO_SUFFIXES) for name in names)
+        return next((path for path in found if path), None) or self._missing("video", names[-1])
+
+    def folder(self, *names: str) -> str:
+        """The first of these folders that is there. Raises Unusable."""
+        found = (self._inside(name) for name in names)
+        return next((path for path in found if os.path.isdir(path)), None) or self._missing("video", names[-1])
+
     def picture(self, name: str) -> str:
         return self._found(name, PICTURE_SUFFIXES) or self._missing("picture", name)
 

@@ -1,7 +1,7 @@
 """The benchmarks by name: each a function from its public files to items."""
 
 from minigpt4_video.evaluation import world
-from minigpt4_video.evaluation.benchmarks import open_ended
+from minigpt4_video.evaluation.benchmarks import multiple_choice, open_ended, tvqa, video_chatgpt
 from minigpt4_video.evaluation.items import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -19,5 +19,97 @@ BENCHMARKS: dict[str, Benchmark] = {
         "13,157 short questions about 520 YouTube clips of 10 seconds",
         "test_qa.json (and youtube_mapping.txt beside it), or test_q.json with test_a.json",
         "annotations: github.com/xudejing/video-question-answering; videos: MSVD (YouTubeClips)",
+        dimensions=("match",),
+    ),
+    "msrvtt-qa": Benchmark(
+        open_ended.msrvtt,
+        "open",
+        "72,821 short questions about 2,990 web videos of 10 to 30 seconds",
+        "test_qa.json, or test_q.json with test_a.json",
+        "annotations: github.com/xudejing/video-question-answering; videos: MSR-VTT (video7010.mp4)",
+        dimensions=("match",),
+    ),
+    "tgif-qa": Benchmark(
+        open_ended.tgif_frameqa,
+        "open",
+        "13,691 short questions about animated pictures (FrameQA)",
+        "Test_frameqa_question.csv (parted by tabs), or the same as json",
+        "github.com/YunseokJANG/tgif-qa",
+        dimensions=("match",),
+    ),
+    "activitynet-qa": Benchmark(
+        open_ended.activitynet,
+        "open",
+        "8,000 short questions about 800 videos of 2 minutes",
+        "test_q.json with test_a.json beside it",
+        "annotations: github.com/MILVLG/activitynet-qa; videos: ActivityNet (v_1QIUV7WYKXg.mp4)",
+        dimensions=("match",),
+    ),
+    "tvqa": Benchmark(
+        tvqa.tvqa,
+        "choice",
+        "15,253 questions with five options about clips of 60 to 90 seconds from six television shows",
+        "tvqa_val.jsonl (tvqa_preprocessed_subtitles.jsonl beside it); --subtitles off for the figure without",
+        "tvqa.cs.unc.edu; videos as files, or as the published folders of 3 pictures a second",
+        max_new_tokens=16,
+    ),
+    "tvqa-long": Benchmark(
+        tvqa.tvqa_long,
+        "choice",
+        "the same questions about whole episodes",
+        "tvqa_val_edited.json; subtitles as castle/season_1/episode_1.srt in a folder that --subtitles names",
+        "huggingface.co/datasets/Vision-CAIR/TVQA-Long",
+        max_new_tokens=16,
+    ),
+    "videochatgpt-generic": Benchmark(
+        video_chatgpt.questions,
+        "rated",
+        "about 2,000 questions for long answers: correctness, detail, context",
+        "generic_qa.json",
+        "github.com/mbzuai-oryx/Video-ChatGPT (quantitative_evaluation)",
+        max_new_tokens=512,
+        dimensions=("correctness", "detail", "context"),
+    ),
+    "videochatgpt-temporal": Benchmark(
+        video_chatgpt.questions,
+        "rated",
+        "about 500 questions for long answers: what happens when",
+        "temporal_qa.json",
+        "github.com/mbzuai-oryx/Video-ChatGPT (quantitative_evaluation)",
+        max_new_tokens=512,
+        dimensions=("temporal",),
+    ),
+    "videochatgpt-consistency": Benchmark(
+        video_chatgpt.consistency,
+        "rated",
+        "about 1,000 questions, each asked in two ways",
+        "consistency_qa.json",
+        "github.com/mbzuai-oryx/Video-ChatGPT (quantitative_evaluation)",
+        max_new_tokens=512,
+        dimensions=("consistency",),
+    ),
+    "video-mme": Benchmark(
+        multiple_choice.video_mme,
+        "choice",
+        "2,700 questions with four options about 900 videos of 11 seconds to an hour",
+        "test-00000-of-00001.parquet (a folder subtitle beside that of the videos); --subtitles off without",
+        "huggingface.co/datasets/lmms-lab/Video-MME",
+        max_new_tokens=16,
+    ),
+    "mvbench": Benchmark(
+        multiple_choice.mvbench,
+        "choice",
+        "4,000 questions with three to five options, 200 for each of 20 tasks",
+        "the folder json (or one of its files); the folder video as --media",
+        "huggingface.co/datasets/OpenGVLab/MVBench",
+        max_new_tokens=16,
+    ),
+    "next-qa": Benchmark(
+        multiple_choice.next_qa,
+        "choice",
+        "8,564 questions with five options about why, how, when and what",
+        "test.csv or val.csv (map_vid_vidorID.json beside it)",
+        "github.com/doc-doc/NExT-QA (dataset/nextqa)",
+        max_new_tokens=16,
     ),
 }

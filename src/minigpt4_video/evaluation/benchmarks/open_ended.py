@@ -79,7 +79,7 @@ def _asked(place: Place, names: Callable[[Row], list[str]], kind: Callable[[Row]
 
     def convert(row: Row) -> Iterator[Item]:
         question, answer = row.text("question", "q", "Q"), _answer(row)
-        path = found(place, names(row))
+        path = place.first_video(names(row))
         given = row.values.get("question_id", row.values.get("id", row.values.get("key")))
         name = f"{Path(path).stem}#{given if given not in (None, '') else question}"
         seen[name] = seen.get(name, 0) + 1
@@ -93,16 +93,6 @@ def _asked(place: Place, names: Callable[[Row], list[str]], kind: Callable[[Row]
 def _answer(row: Row) -> str:
     value = row.value("answer", "a", "A")
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else row.text("answer", "a", "A")
-
-
-def found(place: Place, names: list[str]) -> str:
-    """The first of these videos that is there. Raises Unusable."""
-    for name in names[:-1]:
-        try:
-            return place.video(name)
-        except Unusable:
-            continue
-    return place.video(names[-1])
 
 
 def rows(path: Path) -> Iterator[Row | Flaw]:

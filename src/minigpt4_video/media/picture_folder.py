@@ -1,0 +1,63 @@
+"""A folder of pictures that were taken from a video at a fixed rate, as some data sets publish their videos."""
+
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from minigpt4_video.errors import MediaError
+from minigpt4_video.media.pictures import resized
+from minigpt4_video.media.probing import VideoInfo, probe
+from minigpt4_video.media.sampling import Rule, clip_times
+from minigpt4_video.media.sources import shown
+from minigpt4_video.media.video import Clip
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def picture_files(folder: str | PathLike[str]) -> list[Path]:
+    """The pictures of a folder by name. Raises MediaError where there is none."""
+    place = Path(folder)
+    found = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES) if place.is_dir() else []
+    if not found:
+        raise MediaError(f"{shown(place)} is no folder with pictures; name one that holds the frames of a video.")
+    return found
+
+
+def probe_picture_folder(folder: str | PathLike[str], rate: float) -> VideoInfo:
+    """What is known of a video from its pictures, `rate` a second. Raises MediaError."""
+    files = picture_files(folder)
+    duration = len(files) / rate
+    return replace(probe(files[0]), duration=duration, fps=rate, frames=len(files), container="pictures")
+
+
+def read_picture_folder(
+    folder: str | PathLike[str],
+    frames: int,
+    *,
+    rate: float,
+    rule: Rule = "even",
+    start: float | None = None,
+    end: float | None = None,
+    size: tuple[int, int] | None = None,
+) -> Clip:
+    """As `read_clip`: `frames` of the pictures, spread over all of them or over the part from `start` to `end` in
+    seconds; fewer where there are fewer. Raises MediaError."""
+    files = picture_files(folder)
+    info = probe_picture_folder(folder, rate)
+    times = clip_times(Path(folder), info, frames, rule, start, end)
+    # A time on the border of two pictures must not fall to the one before by rounding.
+    numbers = np.unique(np.clip(np.floor(times * rate + 1e-6).astype(int), 0, len(files) - 1))
+    size = size or (info.height, info.width)
+    pictures = np.stack([_picture(files[number], size) for number in numbers])
+    return Clip(pictures, numbers / rate, info.duration)
+
+
+def _picture(file: Path, size: tuple[int, int]) -> np.ndarray:
+    try:
+        with Image.open(file) as opened:
+            return resized(np.asarray(opened.convert("RGB")), size)
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+        raise MediaError(f"{shown(file)} is not a picture that can be read: {error}.") from error
