@@ -31,3 +31,7 @@ class DataError(UserError):
 
 class EndpointError(UserError):
     """A language model behind an address that refuses, or does not answer as one."""
+
+
+class LabellingError(UserError):
+    """A labelling job that cannot be planned, resumed or gone on with."""

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from random import Random
-from typing import Literal
+from typing import Literal, cast
+
+from minigpt4_video.errors import UserError
 
 Language = Literal["en", "zh"]
 Style = Literal["brief", "detailed", "tags"]
@@ -140,6 +142,16 @@ CAPTION_STYLE: dict[Language, dict[Style, str]] = {
         "tags": "请列出这段视频的关键词，用逗号分隔。",
     },
 }
+
+
+def caption_request(style: str, language: str) -> str:
+    """The request for a caption. Raises UserError for a style or language that there is none for."""
+    known = cast(dict[str, dict[str, str]], CAPTION_STYLE)
+    if language not in known:
+        raise UserError(f'there is no caption language "{language}"; choose {", ".join(known)}')
+    if style not in known[language]:
+        raise UserError(f'there is no caption style "{style}"; choose {", ".join(known[language])}')
+    return known[language][style]
 
 
 def draw(pool: Sequence[str], random: Random) -> str:

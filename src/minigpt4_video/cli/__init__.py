@@ -17,6 +17,7 @@ from minigpt4_video.cli import (
     evaluating,
     health,
     inspecting,
+    labelling,
     serving,
     storing,
     training,
@@ -47,6 +48,7 @@ app.command()(weights.export)
 app.command()(training.train)
 app.command()(serving.serve)
 app.command()(evaluating.evaluate)
+app.command()(labelling.label)
 app.add_typer(datasets.app)
 app.add_typer(worlds.app)
 app.add_typer(storing.app)

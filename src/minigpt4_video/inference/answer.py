@@ -39,6 +39,10 @@ class Answer:
     """Empty for videos that are short enough to be seen as a whole."""
     openings: tuple[float, ...] = ()
     """Log-probability that the model gave to beginning with each of the `Question.openings` it was asked with."""
+    tokens: int = 0
+    """That the model gave, the end token among them."""
+    cut_off: bool = False
+    """Whether the longest length ended it, not the model."""
 
     @property
     def certainty(self) -> float:

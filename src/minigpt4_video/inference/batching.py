@@ -6,7 +6,7 @@ token of every answer. A finished branch leaves its memory to one that waits, an
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +89,8 @@ class BuiltIn:
         self.memory = self.rows * row
         self.ahead = ahead
         """How many videos are decoded before there is a row for them."""
+        self.waited = 0.0
+        """Seconds for which there was nothing to compute because the next video was not decoded yet."""
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """A reply to each request, in their order. What is wrong with one request is in its reply."""
@@ -101,6 +103,7 @@ class BuiltIn:
             work = _Work(self.chat, board, openings)
             while not work.is_done():
                 work.step()
+                self.waited, work.waited = self.waited + work.waited, 0.0
                 yield from work.replies()
 
 
@@ -198,6 +201,7 @@ class _Work:
         self.seats: dict[int, _Seat] = {}
         self.groups: deque[_Group] = deque()
         self.order: deque[Pending] = deque()
+        self.waited = 0.0
         self._openings = openings
         self._opening = next(openings, None)
         """The next that nobody has taken."""
@@ -230,6 +234,9 @@ class _Work:
                 return None
             pending = Pending(opening.request)
             self.order.append(pending)
+            begun = perf_counter()
+            wait([opening.video])
+            self.waited += perf_counter() - begun
             try:
                 self.groups.extend(self._plan(pending, opening.video.result()))
             except UserError as error:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from minigpt4_video.errors import UserError
 from minigpt4_video.inference.answer import Answer
 from minigpt4_video.inference.footage import Footage
 from minigpt4_video.inference.prompts import QUESTION, Form, Prompt, whole_prompt
 from minigpt4_video.inference.store import array_digest, key
 from minigpt4_video.inference.words import Round, Stream, Utterance, Words, finished_answer
-from minigpt4_video.instructions import CAPTION_STYLE, Language, Style
+from minigpt4_video.instructions import Language, Style, caption_request
 from minigpt4_video.media import unique_frames
 from minigpt4_video.messages import Message, answered, check_messages
 from minigpt4_video.model.branches import Branch, Branches
@@ -355,11 +354,3 @@ class Conversation:
 
     def ask(self, text: str, **options: Any) -> str:
         return "".join(self.stream(text, **options))
-
-
-def caption_request(style: Style, language: Language) -> str:
-    if language not in CAPTION_STYLE:
-        raise UserError(f'there is no caption language "{language}"; choose {", ".join(CAPTION_STYLE)}')
-    if style not in CAPTION_STYLE[language]:
-        raise UserError(f'there is no caption style "{style}"; choose {", ".join(CAPTION_STYLE[language])}')
-    return CAPTION_STYLE[language][style]

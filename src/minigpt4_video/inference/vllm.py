@@ -199,7 +199,8 @@ class VLLM:
         text = str(self.chat.processor.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
         confidence = sum(certain) / len(certain) if certain else 0.0
         timings = Timings(one.frames_took, one.first_word, one.frames_took + now)
-        pending.answers[number] = Answer(text, confidence, prompt.plan, timings)
+        cut_off = said.finish_reason == "length"
+        pending.answers[number] = Answer(text, confidence, prompt.plan, timings, tokens=len(tokens), cut_off=cut_off)
 
 
 def sampling(settings: GenerationConfig, seed: int | None) -> Any:

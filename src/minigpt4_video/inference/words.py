@@ -143,6 +143,11 @@ class Utterance:
         """What has been said so far."""
         return self._pieces.text
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether it ended at its longest length and not by the model's own end."""
+        return self.finished and self.tokens[-1] not in self._ends
+
     def piece(self, number: int) -> str | None:
         """A piece of the text, None where it has not been said yet."""
         return self._pieces.ready[number] if number < len(self._pieces.ready) else None
@@ -280,5 +285,12 @@ class Stream(Iterator[str]):
 def finished_answer(utterance: Utterance, plan: Plan, frames_took: float) -> Answer:
     """What a whole utterance says."""
     timings = Timings(frames_took, utterance.first_word, frames_took + utterance.took)
-    openings = utterance.opening_log_probabilities
-    return Answer(utterance.text, utterance.confidence, plan, timings, openings=openings)
+    return Answer(
+        utterance.text,
+        utterance.confidence,
+        plan,
+        timings,
+        tokens=len(utterance.tokens),
+        cut_off=utterance.cut_off,
+        openings=utterance.opening_log_probabilities,
+    )

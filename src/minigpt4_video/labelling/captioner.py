@@ -1,0 +1,146 @@
+"""Clips to labels: all requests of a clip in one pass behind one shared prefix, and every failure a status."""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from minigpt4_video import __version__
+from minigpt4_video.inference.answer import Answer
+from minigpt4_video.inference.batching import Engine, Question, Reply, Request
+from minigpt4_video.inference.chat import VideoChat
+from minigpt4_video.inference.video import Video
+from minigpt4_video.labelling.manifest import Row, Work
+from minigpt4_video.labelling.reading import Seen
+from minigpt4_video.labelling.requests import Asked
+from minigpt4_video.labelling.rows import Label
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the model is asked."""
+
+    requests: tuple[Asked, ...]
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int | None = None
+    revision: str = ""
+    attempt: int = 0
+
+
+class Reading(NamedTuple):
+    """A clip that is being read, or was."""
+
+    work: Work
+    seen: "Future[Seen]"
+
+
+class Captioner:
+    """A model with its engine, and what it is asked. One call of `label` at a time."""
+
+    def __init__(self, chat: VideoChat, engine: Engine, settings: Settings) -> None:
+        self.chat = chat
+        self.engine = engine
+        self.settings = settings
+
+    def label(self, readings: Iterable[Reading]) -> Iterator[list[Label]]:
+        """The labels of each clip, in the order of the clips; they are taken as the engine needs them.
+
+        Answers are matched by the clip that they were asked of, not by when they come. What is wrong with a clip, even
+        what stops the engine, is in its labels: the clips that were in its hands are then asked one by one.
+        """
+        coming = iter(readings)
+        while True:
+            held: deque[Reading] = deque()
+            try:
+                for reply in self.engine.answer(self._requests(coming, held)):
+                    yield self._labels(held.popleft(), reply)
+                return
+            except (RuntimeError, MemoryError, ValueError, LookupError, TypeError) as failure:
+                logger.warning("the engine stopped (%s); %d clips are asked one by one", brief(failure), len(held))
+                for reading in held:
+                    yield self._alone(reading)
+
+    def _requests(self, readings: Iterator[Reading], held: "deque[Reading]") -> Iterator[Request]:
+        for reading in readings:
+            held.append(reading)
+            yield self._request(reading)
+
+    def _request(self, reading: Reading) -> Request:
+        given = self.settings
+        asked = [
+            Question(given.requests[row.request].text, given.max_new_tokens, given.temperature, given.seed)
+            for row in reading.work.rows
+        ]
+        return Request(lambda: Video(self.chat, reading.seen.result().footage), asked)
+
+    def _alone(self, reading: Reading) -> list[Label]:
+        try:
+            return self._labels(reading, next(iter(self.engine.answer([self._request(reading)]))))
+        except (RuntimeError, MemoryError, ValueError, LookupError, TypeError) as failure:
+            return [self._failed(reading, row, "caption", brief(failure)) for row in reading.work.rows]
+
+    def _labels(self, reading: Reading, reply: Reply) -> list[Label]:
+        rows = reading.work.rows
+        if reply.error is not None:
+            stage = "read" if reading.seen.exception() is not None else "caption"
+            return [self._failed(reading, row, stage, str(reply.error)) for row in rows]
+        return [self._label(reading, row, answer) for row, answer in zip(rows, reply.answers, strict=True)]
+
+    def _failed(self, reading: Reading, row: Row, stage: Any, why: str) -> Label:
+        label = self._begun(reading, row)
+        label.status, label.stage, label.error = "error", stage, why
+        if reading.seen.exception() is None:
+            _describe(label, reading.seen.result())
+        return label
+
+    def _label(self, reading: Reading, row: Row, answer: Answer) -> Label:
+        label, seen = self._begun(reading, row), reading.seen.result()
+        _describe(label, seen)
+        plan = answer.plan
+        label.text, label.confidence, label.tokens = answer.text, answer.confidence, answer.tokens
+        label.frames = [round(float(seen.footage.clip.times[at]), 3) for at in plan.kept_frames]
+        label.said = "\n".join(text for text in plan.kept_subtitles if text)
+        label.subtitles = "auto" if label.said else "off"
+        label.said_in = seen.footage.said_in if label.said else ""
+        label.prompt_tokens = plan.total - plan.answer_reserve
+        label.seconds = round(answer.timings.total, 3)
+        if answer.cut_off:
+            label.status, label.stage = "truncated", "caption"
+            label.error = f"the model was not at its end after {answer.tokens} tokens"
+        elif not answer.text:
+            label.status, label.stage, label.error = "error", "check", "the model said nothing"
+        return label
+
+    def _begun(self, reading: Reading, row: Row) -> Label:
+        label = Label.begun(row, reading.work.source, self.settings.requests[row.request], "success")
+        label.model, label.revision, label.made_by = self.chat.name, self.settings.revision, __version__
+        label.attempt = self.settings.attempt
+        return label
+
+
+def brief(failure: BaseException) -> str:
+    """What an exception says, in one line."""
+    return f"{type(failure).__name__}: {' '.join(str(failure).split())}"[:500]
+
+
+def _describe(label: Label, seen: Seen) -> None:
+    info = seen.footage.info
+    label.duration, label.fps = round(info.duration, 3), round(info.fps, 3)
+    label.width, label.height = info.width, info.height
+    label.measured(seen.signals)
+
+
+def unasked(work: Work, settings: Settings) -> list[Label]:
+    """The labels of a clip that the plan says cannot be captioned."""
+    source = work.source
+    labels = []
+    for row in work.rows:
+        label = Label.begun(row, source, settings.requests[row.request], "error" if source.faulty else "skipped")
+        label.stage, label.error, label.attempt, label.made_by = "plan", source.unfit, settings.attempt, __version__
+        labels.append(label)
+    return labels

@@ -1,0 +1,195 @@
+"""A job from a folder to a table: a status for everything, nothing lost, nothing twice, and resumable."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minigpt4_video.errors import LabellingError
+from minigpt4_video.labelling.label import Order, label
+from minigpt4_video.labelling.requests import requests
+
+
+def rows_of(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "labels.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_file_ends_in_one_status_with_its_reason(mixed, tmp_path, random_model):
+    order = Order(mixed, tmp_path / "out", model=str(random_model), max_new_tokens=4)
+
+    label(order)
+
+    rows = {row["video"]: row for row in rows_of(order.output)}
+    assert len(rows_of(order.output)) == len(rows) == 8
+    assert {name for name, row in rows.items() if row["status"] in ("success", "truncated")} == {
+        "good.mp4",
+        "inner/short.mp4",
+    }
+    assert {name for name, row in rows.items() if row["status"] == "skipped"} == {"good.srt", "notes.md"}
+    for name in ("broken.mp4", "empty.mp4", "text.mp4", "sound.mp4"):
+        assert rows[name]["status"] == "error"
+        assert rows[name]["stage"] == "read"
+        assert name in rows[name]["error"]
+        assert str(tmp_path) not in rows[name]["error"]
+    good = rows["good.mp4"]
+    assert good["said"] == "hello"
+    assert good["said_in"] == "good.srt"
+    assert len(good["frames"]) == 4
+    assert good["confidence"] < 0
+    assert good["revision"] and good["prompt"] and good["model"]
+    assert rows["inner/short.mp4"]["subtitles"] == "off"
+
+
+def test_the_table_is_the_lines(mixed, tmp_path, random_model):
+    import pyarrow.parquet as pq
+
+    label(Order(mixed, tmp_path / "out", model=str(random_model), max_new_tokens=4))
+
+    assert pq.read_table(tmp_path / "out" / "labels.parquet").to_pylist() == rows_of(tmp_path / "out")
+
+
+def test_labels_are_what_asking_gives(world, tmp_path, embedded):
+    import minigpt4_video as mv
+
+    asked = requests(("brief", "tags"), ("en", "zh"))
+    label(Order(world, tmp_path / "out", asked))
+
+    chat = mv.VideoChat.from_pretrained("tiny")
+    rows = [row for row in rows_of(tmp_path / "out") if row["video"].endswith(".mp4")]
+    assert len(rows) == 4 * 8
+    for name in sorted({row["video"] for row in rows})[:3]:
+        video = chat.open(world / name)
+        for row in (row for row in rows if row["video"] == name):
+            answer = video.ask(row["prompt"])
+            assert (row["text"], row["status"]) == (answer.text, "success")
+            assert row["confidence"] == pytest.approx(answer.confidence, abs=1e-4)
+
+
+def test_a_long_answer_is_truncated_and_says_so(world, tmp_path, embedded):
+    label(Order(world, tmp_path / "out", requests(("detailed",)), max_new_tokens=3))
+
+    rows = [row for row in rows_of(tmp_path / "out") if row["video"].endswith(".mp4")]
+    assert {row["status"] for row in rows} == {"truncated"}
+    assert all(row["tokens"] == 3 and "3 tokens" in row["error"] for row in rows)
+
+
+def test_a_finished_job_does_nothing_again(mixed, tmp_path, random_model):
+    order = Order(mixed, tmp_path / "out", model=str(random_model), max_new_tokens=4)
+    label(order)
+    before = rows_of(order.output)
+
+    done = label(order)
+
+    assert (done.done_before, done.statuses.total()) == (8, 0)
+    assert rows_of(order.output) == before
+
+
+def test_retrying_labels_what_failed_and_keeps_the_rest(mixed, tmp_path, random_model):
+    order = Order(mixed, tmp_path / "out", model=str(random_model), max_new_tokens=4)
+    label(order)
+    before = {row["video"]: row for row in rows_of(order.output)}
+    (mixed / "broken.mp4").write_bytes((mixed / "good.mp4").read_bytes())
+
+    done = label(Order(mixed, tmp_path / "out", model=str(random_model), max_new_tokens=4, again="errors"))
+
+    after = {row["video"]: row for row in rows_of(order.output)}
+    assert done.statuses.total() == 4
+    assert after["broken.mp4"]["status"] != "error"
+    assert after["broken.mp4"]["attempt"] == 1
+    assert {name for name in after if after[name] != before[name]} == {
+        "broken.mp4", "empty.mp4", "text.mp4", "sound.mp4",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"requests": requests(("tags",))},
+        {"requests": requests(questions=["Who?"])},
+        {"frames": 2},
+        {"max_new_tokens": 5},
+        {"subtitles": "off"},
+        {"temperature": 0.5},
+    ],
+)
+def test_going_on_with_other_settings_is_refused(mixed, tmp_path, random_model, change):
+    order = {"collection": mixed, "output": tmp_path / "out", "model": str(random_model), "max_new_tokens": 4}
+    label(Order(**order))
+
+    with pytest.raises(LabellingError, match="another"):
+        label(Order(**order | change))
+
+
+def test_going_on_with_other_weights_is_refused(mixed, tmp_path, random_model):
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(random_model, model)
+    order = Order(mixed, tmp_path / "out", model=str(model), max_new_tokens=4)
+    label(order)
+    settings = json.loads((model / "generation_config.json").read_text())
+    (model / "generation_config.json").write_text(json.dumps(settings | {"repetition_penalty": 1.5}))
+
+    with pytest.raises(LabellingError, match="revision"):
+        label(order)
+
+
+def test_a_folder_with_other_files_is_not_written_into(mixed, tmp_path, random_model):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+
+    with pytest.raises(LabellingError, match="thesis"):
+        label(Order(mixed, tmp_path / "out", model=str(random_model)))
+
+
+def test_two_processes_do_not_label_into_one_folder(mixed, tmp_path, random_model):
+    from minigpt4_video.labelling.job import held
+
+    with held(tmp_path / "out"), pytest.raises(LabellingError, match="another process"):
+        label(Order(mixed, tmp_path / "out", model=str(random_model)))
+
+
+def test_the_command_labels_and_tells(mixed, tmp_path, random_model, command):
+    line = ["label", mixed, "--output", tmp_path / "out", "--model", random_model, "--max-new-tokens", 4, "--json"]
+
+    status, out, _ = command(*line)
+
+    assert status == 0
+    told = json.loads(out)
+    assert told["rows"] == 8
+    assert sum(told["statuses"].values()) == 8
+    status, out, err = command(*line, "--style", "tags")
+    assert (status, out) == (2, "")
+    assert "another requests" in err or "another" in err
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from minigpt4_video.labelling.label import Order, label
+from minigpt4_video.labelling.requests import requests
+
+def kill(progress):
+    if progress.clips == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+label(Order(Path(sys.argv[1]), Path(sys.argv[2]), requests(("brief", "tags")), keep_every=0), kill)
+"""
+
+
+def test_a_kill_loses_and_doubles_nothing(world, tmp_path, embedded):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    label(Order(world, undisturbed, requests(("brief", "tags"))))
+
+    line = [sys.executable, "-c", KILLED, str(world), str(killed), "3"]
+    assert subprocess.run(line, capture_output=True, timeout=250).returncode == -signal.SIGKILL
+    done = label(Order(world, killed, requests(("brief", "tags"))))
+
+    def told(folder: Path) -> list[tuple]:
+        return [(row["id"], row["status"], row["text"]) for row in rows_of(folder)]
+
+    assert done.done_before > 0
+    assert told(killed) == told(undisturbed)
