@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from data_sets import panda, talk, write
+from endpoint_on_loopback import Reply, serving
 from minigpt4_video.data.endpoint import Endpoint
 from minigpt4_video.data.formats import read
 from minigpt4_video.data.sample import Flaw
 from minigpt4_video.data.translation import lost, must_stay, names, translate
 from minigpt4_video.errors import DataError, EndpointError
 from minigpt4_video.messages import media_parts, text_of
-from serving import Reply, serving
 
 LABEL = {"id": "1", "video": "a.mp4", "language": "en"}
 

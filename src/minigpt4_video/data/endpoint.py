@@ -7,7 +7,7 @@ import http.client
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -33,6 +33,10 @@ class Endpoint:
     tell: Callable[[str], None] = lambda reason: None
     """Hears of every try that is repeated."""
     sleep: Callable[[float], None] = time.sleep
+    sending: Callable[[], None] = lambda: None
+    """Is called before every request, repeated ones too; it may count them, and raise where no more may be sent."""
+    max_tokens: int | None = None
+    """Longest answer; None leaves it to the endpoint."""
 
     def __post_init__(self) -> None:
         """Raises EndpointError for an address that cannot be one."""
@@ -50,14 +54,18 @@ class Endpoint:
                 "the endpoint's address must have no name, password or query; a key goes into the environment"
             )
 
-    def ask(self, messages: list[dict[str, str]]) -> str:
+    def ask(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The answer to a conversation. What may pass is tried again, at longer and longer intervals.
 
         Raises EndpointError where the endpoint refuses, cannot be reached or does not answer as one.
         """
-        body = json.dumps({"model": self.model, "messages": messages, "temperature": 0}).encode()
+        asked: dict[str, Any] = {"model": self.model, "messages": messages, "temperature": 0}
+        if self.max_tokens is not None:
+            asked["max_tokens"] = self.max_tokens
+        body = json.dumps(asked).encode()
         for attempt in range(self.tries):
             asked_to_wait = None
+            self.sending()
             try:
                 status, headers, content = self._post(body)
             except (OSError, http.client.HTTPException) as error:

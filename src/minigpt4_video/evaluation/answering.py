@@ -104,7 +104,7 @@ class ModelAnswerer:
 
     def _row(self, item: Item, answer: Answer, video: Video) -> Row:
         footage = video.footage
-        return _begun(item) | {
+        return row_of(item) | {
             "answer": answer.text,
             "openings": [round(value, 6) for value in answer.openings],
             "confidence": round(answer.confidence, 6),
@@ -122,7 +122,7 @@ class ModelAnswerer:
         except UserError as error:
             return failed(item, error)
         prompt = self.chat.processor.prepare(messages).text
-        return _begun(item) | {"answer": answer.text, "confidence": round(answer.confidence, 6), "prompt": prompt}
+        return row_of(item) | {"answer": answer.text, "confidence": round(answer.confidence, 6), "prompt": prompt}
 
 
 def with_template(chat: VideoChat, name: str) -> VideoChat:
@@ -204,10 +204,11 @@ def groups_of(items: Iterable[Item]) -> list[list[Item]]:
 
 
 def failed(item: Item, error: UserError) -> Row:
-    return _begun(item) | {"error": str(error)}
+    return row_of(item) | {"error": str(error)}
 
 
-def _begun(item: Item) -> Row:
+def row_of(item: Item) -> Row:
+    """What the row of an answer says of its item."""
     return {
         "id": item.id,
         "video": str(item.video["path"]),

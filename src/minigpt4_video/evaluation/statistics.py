@@ -6,6 +6,7 @@ would be too narrow. Random numbers have a fixed seed, so the same answers give 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from math import comb
 from typing import Any
 
@@ -114,6 +115,7 @@ def _by_video(values: Sequence[float], kinds: Sequence[str], videos: Sequence[st
     return sums, counts
 
 
+@lru_cache(maxsize=4)
 def _draws(videos: int) -> Any:
     """How often each video is drawn, (draws, videos)."""
     return np.random.default_rng(SEED).multinomial(videos, np.full(videos, 1 / videos), size=DRAWS).astype(np.float64)

@@ -151,12 +151,12 @@ def _figure(frame: np.ndarray, time: float, subtitle: str, seen: bool) -> str:
     )
 
 
-def data_url(frame: np.ndarray) -> str:
+def data_url(frame: np.ndarray, width: int = FRAME_WIDTH) -> str:
     """A frame as JPEG inside the address itself; wide ones are made smaller, small ones are left as they are."""
     image = Image.fromarray(frame)
-    if image.width > FRAME_WIDTH:
-        height = max(1, round(image.height * FRAME_WIDTH / image.width))
-        image = image.resize((FRAME_WIDTH, height), Image.Resampling.LANCZOS)
+    if image.width > width:
+        height = max(1, round(image.height * width / image.width))
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     file = BytesIO()
     image.save(file, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

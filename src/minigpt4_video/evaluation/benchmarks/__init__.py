@@ -11,6 +11,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "questions about this package's own world, in English and Chinese; the only one that needs no download",
         "none, or a folder that `world render` wrote",
         "made by this package",
+        dimensions=("match",),
         make=world.make,
     ),
     "msvd-qa": Benchmark(
