@@ -31,6 +31,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/inference.py --output benchmarks/results/inference.json
 	$(BIN)/python benchmarks/decode_profile.py --output benchmarks/results/decode_profile.json
 	$(BIN)/python benchmarks/training.py --output benchmarks/results/training.json
+	$(BIN)/python benchmarks/serving.py --output benchmarks/results/serving.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/media.py --output benchmarks/results/media.json
 

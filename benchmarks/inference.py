@@ -40,8 +40,8 @@ import minigpt4_video as mv
 from minigpt4_video.inference.batching import BuiltIn, Engine, Question, Request
 from minigpt4_video.inference.chat import FRAMES_AT_ONCE
 from minigpt4_video.inference.prompts import whole_prompt
+from minigpt4_video.inference.shown import Shown
 from minigpt4_video.inference.store import Store
-from minigpt4_video.media import Clip
 from minigpt4_video.model import MiniGPT4VideoConfig, MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
 from minigpt4_video.model.branches import Branches
 
@@ -378,9 +378,7 @@ def equal_frames(chat: mv.VideoChat, path: Path, size: Size) -> Row:
     repeated = np.repeat(distinct, 3, axis=0)
 
     def ours() -> torch.Tensor:
-        video.footage.clip = Clip(repeated, video.footage.clip.times, 1.0)
-        video.__dict__.pop("_frame_tokens", None)
-        return video._frame_tokens
+        return Shown(chat, repeated, None).frame_tokens(range(len(repeated)))
 
     (mine, theirs), (few, all_) = times(ours, lambda: chat.encode(list(repeated)))
     equal = bool(torch.equal(few, all_))

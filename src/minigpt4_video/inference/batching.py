@@ -263,7 +263,7 @@ class _Work:
         with self.chat.lock:
             begun = perf_counter()
             ids = group.video.shared([one.prompt for one in group.asked])
-            took = group.video.begin(self.board, ids, first.plan.kept_frames, row)
+            took = group.video.shown.begin(self.board, ids, first.plan.kept_frames, row)
             group.video.save()
             left = {}
             for one in group.asked:

@@ -189,11 +189,18 @@ class VideoChat:
         return [self._weights.digest(self.store), versions, computed, pixels]
 
     def utterance(
-        self, ids: Sequence[int], settings: Any, seed: int | None, begun: float, openings: Sequence[str] = ()
+        self,
+        ids: Sequence[int],
+        settings: Any,
+        seed: int | None,
+        begun: float,
+        openings: Sequence[str] = (),
+        rivals: int = 0,
     ) -> Utterance:
         """An answer to be found, to what the prompt holds behind its prefix; its clock runs since `begun`."""
         choice = Choice(self.model, settings, seed)
-        return Utterance(ids, settings, choice, self.processor.tokenizer, begun, self._first_tokens(openings))
+        tokenizer = self.processor.tokenizer
+        return Utterance(ids, settings, choice, tokenizer, begun, self._first_tokens(openings), rivals)
 
     def _first_tokens(self, texts: Sequence[str]) -> list[int]:
         """The token each text begins with; none at all where these do not tell the texts apart."""
@@ -202,7 +209,9 @@ class VideoChat:
         first = [one[0] for one in ids if one]
         return first if len(set(first)) == len(texts) else []
 
-    def settings(self, max_new_tokens: int | None, temperature: float, seed: int | None = None) -> Any:
+    def settings(
+        self, max_new_tokens: int | None, temperature: float, seed: int | None = None, top_p: float | None = None
+    ) -> Any:
         """How to generate: as stored with the weights, but for length, temperature, and beams, which cannot stream.
 
         Raises UserError for a temperature or a seed that is none.
@@ -218,6 +227,7 @@ class VideoChat:
         settings.do_sample = temperature >= LEAST_TEMPERATURE
         if settings.do_sample:
             settings.temperature = temperature
+            settings.top_p = settings.top_p if top_p is None else top_p
         else:
             settings.temperature = settings.top_p = settings.top_k = None
         return settings

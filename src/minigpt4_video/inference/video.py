@@ -11,10 +11,9 @@ import torch
 from minigpt4_video.inference.answer import Answer
 from minigpt4_video.inference.footage import Footage
 from minigpt4_video.inference.prompts import QUESTION, Form, Prompt, whole_prompt
-from minigpt4_video.inference.store import array_digest, key
+from minigpt4_video.inference.shown import Shown
 from minigpt4_video.inference.words import Round, Stream, Utterance, Words, finished_answer
 from minigpt4_video.instructions import Language, Style, caption_request
-from minigpt4_video.media import unique_frames
 from minigpt4_video.messages import Message, answered, check_messages
 from minigpt4_video.model.branches import Branch, Branches
 from minigpt4_video.planning import Plan
@@ -50,8 +49,7 @@ class Video:
         self.footage = footage
         self._prefix: Prefix | None = None
         self._turn: Turn | None = None
-        self._unsaved: dict[str, Callable[[], dict[str, torch.Tensor]]] = {}
-        """What is to go to the store once nobody waits for an answer, by its key."""
+        self.shown = Shown(chat, footage.clip.frames, chat.store)
 
     @property
     def memory(self) -> int:
@@ -178,25 +176,11 @@ class Video:
         """Give up what the language model has read of the video; the next question reads it again."""
         with self.model.lock:
             self._prefix = self._turn = None
-            # What was to be written of it would keep it in memory.
-            self._unsaved = {name: make for name, make in self._unsaved.items() if not name.startswith("prefix-")}
+            self.shown.forget_prefixes()
 
     def frame_tokens(self, frames: Sequence[int]) -> torch.Tensor:
         """What the language model reads of some of the frames: (frames, tokens_per_frame, hidden)."""
-        return self._frame_tokens if len(frames) == len(self._frame_tokens) else self._frame_tokens[list(frames)]
-
-    @cached_property
-    def _frame_tokens(self) -> torch.Tensor:
-        if (kept := self._stored(self._features_key)) is not None:
-            return kept["tokens"].to(self.model.model.device)
-        unique, places = unique_frames(self.footage.clip.frames)
-        tokens = self.model.encode(list(unique))[torch.from_numpy(places)]
-        self._later(self._features_key, lambda: {"tokens": tokens})
-        return tokens
-
-    @cached_property
-    def _features_key(self) -> str:
-        return key("features", array_digest(self.footage.clip.frames), self.model.identity())
+        return self.shown.frame_tokens(frames)
 
     def _read(self, prompts: Sequence[Prompt], most: int) -> tuple[Prefix, float]:
         """The prefix of prompts that show the same, from memory where it is there, and the seconds that frames took."""
@@ -210,26 +194,10 @@ class Video:
             # What was planned fits the window, so one question at a time needs no more.
             longest = max(len(prompt.ids) for prompt in prompts)
             board = Branches(self.model.model, 1, max(self.model.processor.window, longest + most))
-            took = self.begin(board, ids, frames)
+            took = self.shown.begin(board, ids, frames)
             prefix = self._prefix = Prefix(ids, frames, board)
         self.model.used(self)
         return prefix, took
-
-    def begin(self, board: Branches, ids: list[int], frames: tuple[int, ...], row: int = 0) -> float:
-        """Read a prefix into an empty row, or take it from the store; the seconds that frames took."""
-        # Where there is a GPU, reading it again is quicker than the disk.
-        name = self._prefix_key(ids, frames) if self.model.store and self.model.model.device.type == "cpu" else ""
-        if name and (kept := self._stored(name)) is not None:
-            layers = [(kept[f"{number}.keys"], kept[f"{number}.values"]) for number in range(len(kept) // 2)]
-            board.restore(row, layers)
-            return 0.0
-        begun = perf_counter()
-        frame_tokens = self.frame_tokens(frames)
-        took = perf_counter() - begun
-        board.begin(row, ids, frame_tokens)
-        if name:
-            self._later(name, lambda: _layers(board, row))
-        return took
 
     def _go_on(self, prefix: Prefix, behind: Sequence[int]) -> Branch | None:
         """The branch of the turn before, cut back to what the next one begins with.
@@ -260,23 +228,9 @@ class Video:
             board.grow(board.slots + missing)
             self.model.used(self)
 
-    def _prefix_key(self, ids: list[int], frames: tuple[int, ...]) -> str:
-        return key("prefix", self._features_key, frames, ids)
-
-    def _stored(self, name: str) -> dict[str, torch.Tensor] | None:
-        return self.model.store.get(name) if self.model.store else None
-
-    def _later(self, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> None:
-        if self.model.store is not None:
-            self._unsaved[name] = make
-
     def save(self) -> None:
         """Write to the store what has been computed since the last time. Other videos can be asked meanwhile."""
-        with self.model.lock:
-            unsaved, self._unsaved = self._unsaved, {}
-        if self.model.store is not None:
-            for name, make in unsaved.items():
-                self.model.store.put(name, make())
+        self.shown.save()
 
     def _keep_turn(self, prefix: Prefix, behind: list[int], utterance: Utterance) -> Callable[[bool], None]:
         """What becomes of a branch when its answer has been read, or is not wanted any more."""
@@ -314,14 +268,6 @@ def _answer_all(round_: Round, utterances: Sequence[Utterance], lock: RLock) -> 
             for one in utterances:
                 if one.branch is not None:
                     round_.board.leave(one.branch)
-
-
-def _layers(board: Branches, row: int) -> dict[str, torch.Tensor]:
-    """A row's prefix as the store keeps it."""
-    layers = enumerate(board.held(row))
-    return {
-        f"{number}.{name}": held for number, pair in layers for name, held in zip(("keys", "values"), pair, strict=True)
-    }
 
 
 def _common(ids: Sequence[int], others: Sequence[int]) -> int:

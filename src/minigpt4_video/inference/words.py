@@ -110,7 +110,9 @@ class Utterance:
         tokenizer: Any,
         begun: float,
         openings: Sequence[int] = (),
+        rivals: int = 0,
     ) -> None:
+        """`rivals` is how many of the likeliest tokens are noted beside each that is taken."""
         self.openings = list(openings)
         """Tokens that the answer may begin with and whose log-probabilities there are wanted."""
         self.opening_log_probabilities: tuple[float, ...] = ()
@@ -120,23 +122,32 @@ class Utterance:
         """Tokens its branch may come to hold."""
         self.branch: Branch | None = None
         self.tokens: list[int] = []
+        self.log_probabilities: list[float] = []
+        """One for each token, under the model's own distribution."""
+        self.rivals: list[list[tuple[int, float]]] = []
+        """For each token the likeliest in its place, with their log-probabilities, where they were asked for."""
         self.finished = False
         self.first_word = 0.0
         """Seconds from `begun` until the first token."""
         self.took = 0.0
         """Seconds until the last one."""
         self._choice = choice
+        self.most_rivals = rivals
         self._most = settings.max_new_tokens
         ends = settings.eos_token_id
         self._ends = set(ends) if isinstance(ends, list) else {ends}
         self._pieces = _Pieces(tokenizer)
-        self._certainty = 0.0
         self._begun = begun
 
     @property
     def confidence(self) -> float:
         """Mean log-probability of the tokens, the end token among them, under the model's own distribution."""
-        return self._certainty / len(self.tokens) if self.tokens else 0.0
+        return sum(self.log_probabilities) / len(self.tokens) if self.tokens else 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the model ended it, not its length."""
+        return bool(self.tokens) and self.tokens[-1] in self._ends
 
     @property
     def text(self) -> str:
@@ -155,11 +166,13 @@ class Utterance:
     def choose(self, logits: torch.Tensor, likeliest: int) -> int:
         return likeliest if self._choice.takes_the_likeliest else self._choice(self.tokens, logits)
 
-    def take(self, token: int, log_probability: float) -> None:
+    def take(self, token: int, log_probability: float, rivals: list[tuple[int, float]] | None = None) -> None:
         """Say one more token."""
         self.tokens.append(token)
         self.pending = [token]
-        self._certainty += log_probability
+        self.log_probabilities.append(log_probability)
+        if rivals is not None:
+            self.rivals.append(rivals)
         self.took = perf_counter() - self._begun
         self.first_word = self.first_word or self.took
         self.finished = token in self._ends or len(self.tokens) >= self._most
@@ -215,12 +228,22 @@ class Round:
             likeliest = logits.argmax(-1).tolist()
             tokens = [one.choose(row, best) for one, row, best in zip(ones, logits, likeliest, strict=True)]
             chosen = torch.tensor(tokens, device=logits.device)[:, None]
-            certainty = logits.float().log_softmax(-1).gather(-1, chosen)[:, 0].tolist()
-            for one, row in zip(ones, logits, strict=True):
+            spread = logits.float().log_softmax(-1)
+            certainty = spread.gather(-1, chosen)[:, 0].tolist()
+            rivals = [_likeliest(row, one.most_rivals) for one, row in zip(ones, spread, strict=True)]
+            for one, row in zip(ones, spread, strict=True):
                 if one.openings and not one.tokens:
-                    one.opening_log_probabilities = tuple(row.float().log_softmax(-1)[one.openings].tolist())
-        for one, token, log_probability in zip(ones, tokens, certainty, strict=True):
-            one.take(token, log_probability)
+                    one.opening_log_probabilities = tuple(row[one.openings].tolist())
+        for one, token, log_probability, others in zip(ones, tokens, certainty, rivals, strict=True):
+            one.take(token, log_probability, others)
+
+
+def _likeliest(spread: torch.Tensor, count: int) -> list[tuple[int, float]] | None:
+    """The likeliest tokens of (vocabulary,) log-probabilities, with these."""
+    if not count:
+        return None
+    values, tokens = spread.topk(min(count, len(spread)))
+    return list(zip(tokens.tolist(), values.tolist(), strict=True))
 
 
 class Words(Iterator[str]):

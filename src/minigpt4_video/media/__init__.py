@@ -2,7 +2,14 @@
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue, align
-from minigpt4_video.media.guarded import Limits, probe_guarded, read_clip_guarded, read_subtitles_guarded
+from minigpt4_video.media.guarded import (
+    Limits,
+    Watched,
+    probe_guarded,
+    read_clip_guarded,
+    read_subtitles_guarded,
+    read_video_guarded,
+)
 from minigpt4_video.media.picture_folder import probe_picture_folder, read_picture_folder
 from minigpt4_video.media.probing import SubtitleTrack, VideoInfo, probe
 from minigpt4_video.media.remote import SourceRules, is_address, source_file
@@ -29,6 +36,7 @@ __all__ = [
     "SubtitleSource",
     "SubtitleTrack",
     "VideoInfo",
+    "Watched",
     "align",
     "as_webvtt",
     "find_beside",
@@ -44,6 +52,7 @@ __all__ = [
     "read_picture_folder",
     "read_subtitles",
     "read_subtitles_guarded",
+    "read_video_guarded",
     "sample_times",
     "source_file",
     "subtitle_sources",

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def _serve() -> None:
     answers: dict[str, Callable[[Path, dict[str, Any], Limits], tuple[dict[str, Any], bytes]]] = {
         "probe": lambda path, request, limits: (asdict(_within(path, limits)), b""),
         "clip": _clip,
+        "video": _video,
         "subtitles": _subtitles,
     }
     result, data, error = None, b"", None
@@ -91,6 +93,18 @@ def _clip(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str
         scaler=request["scaler"],
     )
     return {"times": clip.times.tolist(), "duration": clip.duration}, clip.frames.tobytes()
+
+
+def _video(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], bytes]:
+    """What a file says of itself, its frames, and its first subtitle track that can be read, where it is wanted."""
+    info = _within(path, limits)
+    told, data = _clip(path, request, limits)
+    tracks = [track for track in info.subtitle_tracks if track.is_text] if request["subtitles"] else []
+    for track in tracks:
+        with suppress(MediaError):
+            cues = read_subtitles(path, track.number)
+            return told | {"info": asdict(info), "cues": cues, "track": track.number}, data
+    return told | {"info": asdict(info), "cues": [], "track": None}, data
 
 
 def _subtitles(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], bytes]:

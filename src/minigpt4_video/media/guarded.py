@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -63,12 +63,7 @@ class Limits:
 def probe_guarded(path: str | PathLike[str], limits: Limits | None = None) -> VideoInfo:
     """As `probe`, in a child process."""
 
-    def understood(told: dict[str, Any], _: bytes) -> VideoInfo:
-        return VideoInfo(
-            **told | {"subtitle_tracks": tuple(SubtitleTrack(*track) for track in told["subtitle_tracks"])}
-        )
-
-    return _in_child(check_file(path, "a video"), {"what": "probe"}, limits or Limits(), understood)
+    return _in_child(check_file(path, "a video"), {"what": "probe"}, limits or Limits(), lambda told, _: _info_of(told))
 
 
 def read_clip_guarded(
@@ -84,19 +79,42 @@ def read_clip_guarded(
 ) -> Clip:
     """As `read_clip`, in a child process. `size`, (height, width), is not to be left out: it bounds what comes back."""
     limits = limits or Limits()
-    file = check_file(path, "a video")
-    if frames > limits.frames:
-        raise MediaError(f"{frames} frames of {shown(file)} are more than the {limits.frames} allowed; ask for fewer.")
-
-    def understood(told: dict[str, Any], data: bytes) -> Clip:
-        pictures = np.frombuffer(data, np.uint8).reshape(-1, *size, 3).copy()
-        times = np.array(told["times"], dtype=np.float64)
-        if times.shape != pictures.shape[:1] or not 0 < len(times) <= frames or not np.isfinite(times).all():
-            raise ValueError("frames and times are not alike")
-        return Clip(pictures, times, float(told["duration"]))
-
+    file = _check_frames(path, frames, limits)
     request = {"what": "clip", "frames": frames, "size": size, "rule": rule, "start": start, "end": end}
-    return _in_child(file, request | {"scaler": scaler}, limits, understood)
+    return _in_child(file, request | {"scaler": scaler}, limits, lambda told, data: _clip_of(told, data, frames, size))
+
+
+class Watched(NamedTuple):
+    """What one look at a video gives."""
+
+    info: VideoInfo
+    clip: Clip
+    cues: list[Cue]
+    """Of its first subtitle track that can be read."""
+    track: int | None
+    """That track's number."""
+
+
+def read_video_guarded(
+    path: str | PathLike[str],
+    frames: int,
+    *,
+    size: tuple[int, int],
+    start: float | None = None,
+    end: float | None = None,
+    subtitles: bool = True,
+    limits: Limits | None = None,
+) -> Watched:
+    """`probe_guarded`, `read_clip_guarded` and, where `subtitles` are wanted, those inside the file, by one child."""
+    limits = limits or Limits()
+    file = _check_frames(path, frames, limits)
+
+    def understood(told: dict[str, Any], data: bytes) -> Watched:
+        track = None if told["track"] is None else int(told["track"])
+        return Watched(_info_of(told["info"]), _clip_of(told, data, frames, size), _cues_of(told), track)
+
+    request = {"what": "video", "frames": frames, "size": size, "rule": "even", "start": start, "end": end}
+    return _in_child(file, request | {"scaler": "pillow", "subtitles": subtitles}, limits, understood)
 
 
 def read_subtitles_guarded(
@@ -107,12 +125,31 @@ def read_subtitles_guarded(
     limits: Limits | None = None,
 ) -> list[Cue]:
     """As `read_subtitles`, in a child process."""
-
-    def understood(told: dict[str, Any], _: bytes) -> list[Cue]:
-        return [Cue(float(start), float(end), str(text)) for start, end, text in told["cues"]]
-
     request = {"what": "subtitles", "track": track, "encoding": encoding, "fps": fps}
-    return _in_child(check_file(path, "a subtitle"), request, limits or Limits(), understood)
+    return _in_child(check_file(path, "a subtitle"), request, limits or Limits(), lambda told, _: _cues_of(told))
+
+
+def _check_frames(path: str | PathLike[str], frames: int, limits: Limits) -> Path:
+    file = check_file(path, "a video")
+    if frames > limits.frames:
+        raise MediaError(f"{frames} frames of {shown(file)} are more than the {limits.frames} allowed; ask for fewer.")
+    return file
+
+
+def _info_of(told: dict[str, Any]) -> VideoInfo:
+    return VideoInfo(**told | {"subtitle_tracks": tuple(SubtitleTrack(*track) for track in told["subtitle_tracks"])})
+
+
+def _clip_of(told: dict[str, Any], data: bytes, frames: int, size: tuple[int, int]) -> Clip:
+    pictures = np.frombuffer(data, np.uint8).reshape(-1, *size, 3).copy()
+    times = np.array(told["times"], dtype=np.float64)
+    if times.shape != pictures.shape[:1] or not 0 < len(times) <= frames or not np.isfinite(times).all():
+        raise ValueError("frames and times are not alike")
+    return Clip(pictures, times, float(told["duration"]))
+
+
+def _cues_of(told: dict[str, Any]) -> list[Cue]:
+    return [Cue(float(start), float(end), str(text)) for start, end, text in told["cues"]]
 
 
 def _in_child(

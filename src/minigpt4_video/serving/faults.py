@@ -12,7 +12,7 @@ from minigpt4_video.errors import UserError
 INVALID = "invalid_request_error"
 
 
-class Fault(Exception):
+class Fault(UserError, HTTPException):
     """A request that is refused: what the client is told of it."""
 
     def __init__(
@@ -25,22 +25,24 @@ class Fault(Exception):
         code: str | None = None,
         retry_after: int | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status = status
+        HTTPException.__init__(self, status, message)
         self.message = message
         self.kind = kind
         self.param = param
         self.code = code
         self.retry_after = retry_after
 
+    def __str__(self) -> str:
+        return self.message
+
     def body(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        if self.status == 401:
+        if self.status_code == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        return JSONResponse(self.body(), self.status, headers)
+        return JSONResponse(self.body(), self.status_code, headers)
 
 
 def refuse_in_openai_form(app: FastAPI) -> None:

@@ -42,6 +42,8 @@ class Limits:
     """Requests that are being answered or wait for it; the next one is refused."""
     seconds: float = 300.0
     """For one request, from its arrival to the end of its answer."""
+    uploads_at_once: int = 4
+    """Files that are being received."""
     upload_seconds: float = 24 * 3600.0
     """After which an upload is deleted."""
     uploads_bytes: int = 20 * 1024 * MIB

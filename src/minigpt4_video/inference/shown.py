@@ -1,0 +1,90 @@
+"""Frames that a model is shown: what it reads of them, computed once, or taken from the store."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from minigpt4_video.inference.store import Store, array_digest, key
+from minigpt4_video.media import unique_frames
+from minigpt4_video.model.branches import Branches
+
+if TYPE_CHECKING:
+    from minigpt4_video.inference.chat import VideoChat
+
+
+class Shown:
+    """Frames, uint8 (frames, height, width, 3), and what a model has computed of them."""
+
+    def __init__(self, chat: "VideoChat", frames: np.ndarray[Any, Any], store: Store | None) -> None:
+        self.model = chat
+        self.store = store
+        self.pictures = frames
+        self._unsaved: dict[str, Callable[[], dict[str, torch.Tensor]]] = {}
+        """What is to go to the store once nobody waits for an answer, by its key."""
+
+    def frame_tokens(self, frames: Sequence[int]) -> torch.Tensor:
+        """What the language model reads of some of the frames: (frames, tokens_per_frame, hidden)."""
+        return self._frame_tokens if len(frames) == len(self._frame_tokens) else self._frame_tokens[list(frames)]
+
+    @cached_property
+    def _frame_tokens(self) -> torch.Tensor:
+        if (kept := self._stored(self._features_key)) is not None:
+            return kept["tokens"].to(self.model.model.device)
+        unique, places = unique_frames(self.pictures)
+        tokens = self.model.encode(list(unique))[torch.from_numpy(places)]
+        self._later(self._features_key, lambda: {"tokens": tokens})
+        return tokens
+
+    @cached_property
+    def _features_key(self) -> str:
+        return key("features", array_digest(self.pictures), self.model.identity())
+
+    def begin(self, board: Branches, ids: list[int], frames: tuple[int, ...], row: int = 0) -> float:
+        """Read a prefix into an empty row, or take it from the store; the seconds that frames took."""
+        # Where there is a GPU, reading it again is quicker than the disk.
+        name = self._prefix_key(ids, frames) if self.store and self.model.model.device.type == "cpu" else ""
+        if name and (kept := self._stored(name)) is not None:
+            layers = [(kept[f"{number}.keys"], kept[f"{number}.values"]) for number in range(len(kept) // 2)]
+            board.restore(row, layers)
+            return 0.0
+        begun = perf_counter()
+        frame_tokens = self.frame_tokens(frames)
+        took = perf_counter() - begun
+        board.begin(row, ids, frame_tokens)
+        if name:
+            self._later(name, lambda: _layers(board, row))
+        return took
+
+    def save(self) -> None:
+        """Write to the store what has been computed since the last time. Other videos can be asked meanwhile."""
+        with self.model.lock:
+            unsaved, self._unsaved = self._unsaved, {}
+        if self.store is not None:
+            for name, make in unsaved.items():
+                self.store.put(name, make())
+
+    def forget_prefixes(self) -> None:
+        """Write none that has not been written yet: what was to be written would keep it in memory."""
+        self._unsaved = {name: make for name, make in self._unsaved.items() if not name.startswith("prefix-")}
+
+    def _prefix_key(self, ids: list[int], frames: tuple[int, ...]) -> str:
+        return key("prefix", self._features_key, frames, ids)
+
+    def _stored(self, name: str) -> dict[str, torch.Tensor] | None:
+        return self.store.get(name) if self.store else None
+
+    def _later(self, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> None:
+        if self.store is not None:
+            self._unsaved[name] = make
+
+
+def _layers(board: Branches, row: int) -> dict[str, torch.Tensor]:
+    """A row's prefix as the store keeps it."""
+    layers = enumerate(board.held(row))
+    return {
+        f"{number}.{name}": held for number, pair in layers for name, held in zip(("keys", "values"), pair, strict=True)
+    }
