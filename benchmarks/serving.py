@@ -31,8 +31,8 @@ from typing import Any, NamedTuple
 from minigpt4_video.data.world.files import render
 
 CLIENTS = (1, 8, 32)
-REQUESTS = {1: 6, 8: 24, 32: 64}
-ROUNDS = 3
+REQUESTS = {1: 4, 8: 8, 32: 32}
+ROUNDS = {"tiny": 1, "mid": 1}
 FRAMES = 8
 TOKENS = 16
 SIDES = ("reuse", "plain", "transformers")
@@ -93,11 +93,15 @@ class Side:
         self.process = subprocess.Popen([*command, "--port", str(self.port)], stdout=self.log, stderr=self.log)
 
     def __enter__(self) -> "Side":
+        return self
+
+    def wait(self) -> None:
+        """Until it listens."""
         deadline = time.monotonic() + 900
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
-                return self
+                return
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"{self.name} did not start: {Path(self.log.name).read_text()[-2000:]}")
@@ -151,15 +155,15 @@ def load(side: Side, clients: int, videos: list[Path]) -> Run:
     return Run(len(videos) / took, [one.first_word for one in answers], [one.text for one in answers])
 
 
-def compare(model: str, folder: Path, sides: tuple[str, ...], share: float) -> list[dict[str, Any]]:
+def compare(model: str, folder: Path, sides: tuple[str, ...], share: float, rounds: int) -> list[dict[str, Any]]:
     counts = {clients: max(clients if share == 1 else 2, round(REQUESTS[clients] * share)) for clients in CLIENTS}
-    rounds = ROUNDS if share == 1 else 1
-    pool = iter(render(folder / "videos", seed=1000, count=rounds * sum(counts.values()) + 2))
-    shared = next(pool)
     rows = []
     with ExitStack() as running:
         servers = [running.enter_context(Side(name, model, folder)) for name in sides]
+        pool = iter(render(folder / "videos", seed=1000, count=rounds * sum(counts.values()) + 1))
+        shared = next(pool)
         for server in servers:
+            server.wait()
             server.ask(shared, QUESTIONS[0])  # loaded, and the shared video read
         for kind in ("same", "different"):
             for clients in CLIENTS:
@@ -233,7 +237,9 @@ def main() -> None:
                 from minigpt4_video.model.presets import EMBEDDED
 
                 model = str(EMBEDDED / "tiny")
-            results["models"][name] = compare(model, folder, SIDES, 0.1 if given.quick else 1)
+            results["models"][name] = compare(
+                model, folder, SIDES, 0.1 if given.quick else 1, 1 if given.quick else ROUNDS[name]
+            )
         if given.output:
             given.output.parent.mkdir(parents=True, exist_ok=True)
             given.output.write_text(json.dumps(results, indent=2) + "\n")

@@ -15,11 +15,13 @@ from minigpt4_video.media import (
     Cue,
     Limits,
     MediaError,
+    Nursery,
     probe,
     probe_guarded,
     read_clip,
     read_clip_guarded,
     read_subtitles_guarded,
+    read_video_guarded,
 )
 from minigpt4_video.media import guarded as guarded_module
 from numbered import write_video
@@ -45,6 +47,53 @@ def test_a_child_reads_what_the_parent_would(video: Path) -> None:
     assert (scaled.frames == read_clip(video, 5, size=(24, 32), scaler="decoder").frames).all()
     assert probe_guarded(video) == probe(video)
     assert read_subtitles_guarded(video) == [Cue(0.5, 1.0, "hello")]
+
+
+def test_one_child_tells_all_there_is_of_a_video(video: Path) -> None:
+    told = read_video_guarded(video, 5, size=(24, 32))
+    assert told.info == probe(video) and (told.clip.frames == read_clip(video, 5, size=(24, 32)).frames).all()
+    assert (told.cues, told.track) == ([Cue(0.5, 1.0, "hello")], 0)
+    assert read_video_guarded(video, 5, size=(24, 32), subtitles=False).cues == []
+
+
+def test_a_nursery_reads_the_same_and_outlives_its_children(video: Path, tmp_path: Path) -> None:
+    nursery = Nursery()
+    try:
+        expected = read_video_guarded(video, 5, size=(24, 32))
+        (tmp_path / "none.mp4").write_bytes(b"no video")
+        for _ in range(2):
+            told = read_video_guarded(video, 5, size=(24, 32), nursery=nursery)
+            assert told.info == expected.info and (told.clip.frames == expected.clip.frames).all()
+            with pytest.raises(MediaError, match=r"none\.mp4 is not a video file"):
+                read_video_guarded(tmp_path / "none.mp4", 5, size=(24, 32), nursery=nursery)
+        with pytest.raises(MediaError, match=r"lasts"):
+            read_video_guarded(video, 5, size=(24, 32), limits=Limits(duration=0.1), nursery=nursery)
+        assert nursery._process is not None
+        first = nursery._process.pid
+        nursery._process.kill()  # as a machine without memory does
+        assert read_video_guarded(video, 5, size=(24, 32), nursery=nursery).info == expected.info
+        assert nursery._process.pid != first
+    finally:
+        nursery.close()
+
+
+def test_a_child_of_a_nursery_that_hangs_or_crashes_is_one_error(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for body, said in (("time.sleep(60)", "took longer than 1 s"), ("os.abort()", "crashed")):
+        fault(monkeypatch, tmp_path, body)
+        nursery = Nursery()
+        try:
+            with pytest.raises(MediaError, match=said):
+                read_video_guarded(video, 5, size=(24, 32), limits=Limits(seconds=1.0), nursery=nursery)
+            assert nursery._process is not None and nursery._process.poll() is None
+            children = Path(f"/proc/{nursery._process.pid}/task/{nursery._process.pid}/children")
+            deadline = time.monotonic() + 20
+            while children.exists() and children.read_text():
+                assert time.monotonic() < deadline, "the child goes on"
+                time.sleep(0.1)
+        finally:
+            nursery.close()
 
 
 def test_as_much_is_returned_as_was_asked_for(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue, align
 from minigpt4_video.media.guarded import (
     Limits,
+    Nursery,
     Watched,
     probe_guarded,
     read_clip_guarded,
@@ -30,6 +31,7 @@ __all__ = [
     "Cue",
     "Limits",
     "MediaError",
+    "Nursery",
     "Recogniser",
     "Rule",
     "SourceRules",

@@ -1,4 +1,4 @@
-"""The child of `guarded.py`: limits itself, reads one file, tells what it found on stdout and ends."""
+"""The child of `guarded.py`: limits itself, reads one file, tells what it found on stdout and ends. Or its nursery."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -48,6 +49,28 @@ def _serve() -> None:
     sys.stdout.buffer.write(told.encode() + b"\n" + data)
     sys.stdout.buffer.flush()
     os._exit(0)  # what a damaged file did to the decoder's memory shows at its end, when all is said
+
+
+def _nurse() -> None:
+    """Fork a child for each pair of pipes that comes over the socket on stdin; end with whoever holds its other end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    control = socket.fromfd(0, socket.AF_UNIX, socket.SOCK_STREAM)
+    while True:
+        told, pipes, _, _ = socket.recv_fds(control, 1, 2)
+        if not told:
+            return
+        if os.fork() == 0:
+            control.close()
+            for place, pipe in enumerate(pipes):
+                os.dup2(pipe, place)
+                os.close(pipe)
+            try:
+                _serve()
+            finally:
+                os._exit(1)
+        for pipe in pipes:
+            os.close(pipe)
+        control.send(told)
 
 
 def _limit(limits: Limits) -> None:
@@ -113,4 +136,7 @@ def _subtitles(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dic
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _serve()
+    if sys.argv[1:] == ["--nursery"]:
+        _nurse()
+    else:
+        _serve()

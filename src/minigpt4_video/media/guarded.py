@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from threading import Lock
+from typing import IO, Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -58,6 +60,65 @@ class Limits:
     """Of one frame."""
     frames: int = 256
     """That may be asked for."""
+
+
+class Nursery:
+    """A process that has loaded the decoder and forks a child for each file: starting one takes most of a second.
+
+    For whoever reads many files; threads may share it. What a file does to its child ends with the child.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def child(self) -> tuple[BinaryIO, BinaryIO]:
+        """A new child: where it is told what to read, and where it answers."""
+        its_request, request = os.pipe()
+        answer, its_answer = os.pipe()
+        try:
+            with self._lock:
+                try:
+                    self._fork(its_request, its_answer)
+                except OSError:  # it was killed, as by a machine without memory
+                    self._stop()
+                    self._fork(its_request, its_answer)
+        except BaseException:
+            os.close(request)
+            os.close(answer)
+            raise
+        finally:
+            os.close(its_request)
+            os.close(its_answer)
+        return os.fdopen(request, "wb"), os.fdopen(answer, "rb")
+
+    def close(self) -> None:
+        """End it; it begins anew when it is needed again."""
+        with self._lock:
+            self._stop()
+
+    def _fork(self, request: int, answer: int) -> None:
+        control = self._started()
+        socket.send_fds(control, [b"."], [request, answer])
+        if not control.recv(1):
+            raise ConnectionResetError("the nursery has ended")
+
+    def _started(self) -> socket.socket:
+        if self._control is None or self._process is None or self._process.poll() is not None:
+            self._stop()
+            self._control, theirs = socket.socketpair()
+            with theirs:
+                self._process = _started(theirs, "--nursery")
+        return self._control
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._control = self._process = None
 
 
 def probe_guarded(path: str | PathLike[str], limits: Limits | None = None) -> VideoInfo:
@@ -104,6 +165,7 @@ def read_video_guarded(
     end: float | None = None,
     subtitles: bool = True,
     limits: Limits | None = None,
+    nursery: Nursery | None = None,
 ) -> Watched:
     """`probe_guarded`, `read_clip_guarded` and, where `subtitles` are wanted, those inside the file, by one child."""
     limits = limits or Limits()
@@ -114,7 +176,8 @@ def read_video_guarded(
         return Watched(_info_of(told["info"]), _clip_of(told, data, frames, size), _cues_of(told), track)
 
     request = {"what": "video", "frames": frames, "size": size, "rule": "even", "start": start, "end": end}
-    return _in_child(file, request | {"scaler": "pillow", "subtitles": subtitles}, limits, understood)
+    request |= {"scaler": "pillow", "subtitles": subtitles}
+    return _in_child(file, request, limits, understood, nursery)
 
 
 def read_subtitles_guarded(
@@ -123,10 +186,12 @@ def read_subtitles_guarded(
     encoding: str | None = None,
     fps: float | None = None,
     limits: Limits | None = None,
+    nursery: Nursery | None = None,
 ) -> list[Cue]:
     """As `read_subtitles`, in a child process."""
     request = {"what": "subtitles", "track": track, "encoding": encoding, "fps": fps}
-    return _in_child(check_file(path, "a subtitle"), request, limits or Limits(), lambda told, _: _cues_of(told))
+    file = check_file(path, "a subtitle")
+    return _in_child(file, request, limits or Limits(), lambda told, _: _cues_of(told), nursery)
 
 
 def _check_frames(path: str | PathLike[str], frames: int, limits: Limits) -> Path:
@@ -153,24 +218,27 @@ def _cues_of(told: dict[str, Any]) -> list[Cue]:
 
 
 def _in_child(
-    file: Path, request: dict[str, Any], limits: Limits, understood: Callable[[dict[str, Any], bytes], Result]
+    file: Path,
+    request: dict[str, Any],
+    limits: Limits,
+    understood: Callable[[dict[str, Any], bytes], Result],
+    nursery: Nursery | None = None,
 ) -> Result:
     request |= {"path": os.fspath(file.absolute()), "limits": asdict(limits)}
     height, width = request.get("size", (0, 0))
     largest = LONGEST_LINE + request.get("frames", 0) * height * width * 3
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "minigpt4_video.media.child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | FEW_THREADS,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            answer = _exchange(file, process, json.dumps(request).encode() + b"\n", largest, limits.seconds)
-        finally:
-            process.kill()
+    told_to_it = json.dumps(request).encode() + b"\n"
+    if nursery is not None:  # whose children end themselves when their time is over
+        asked, answers = nursery.child()
+        with answers:
+            answer = _exchange(file, asked, answers, told_to_it, largest, limits.seconds)
+    else:
+        with _started(subprocess.PIPE) as process:
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                answer = _exchange(file, process.stdin, process.stdout, told_to_it, largest, limits.seconds)
+            finally:
+                process.kill()
     line, _, data = answer.partition(b"\n")
     try:
         told = json.loads(line)
@@ -190,20 +258,30 @@ def _one_line(message: object) -> str:
     return " ".join(str(message).split())[:LONGEST_MESSAGE]
 
 
-def _exchange(file: Path, process: subprocess.Popen[bytes], request: bytes, largest: int, seconds: float) -> bytes:
+def _started(stdin: Any, *arguments: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "minigpt4_video.media.child", *arguments],
+        stdin=stdin,
+        stdout=subprocess.DEVNULL if arguments else subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | FEW_THREADS,
+        start_new_session=True,
+    )
+
+
+def _exchange(file: Path, asked: IO[bytes], answers: IO[bytes], request: bytes, largest: int, seconds: float) -> bytes:
     """What the child answers; `MediaError` where it takes too long, says too much or stops before it has answered."""
-    assert process.stdin is not None and process.stdout is not None
     deadline = time.monotonic() + seconds
     answer = bytearray()
     try:
-        process.stdin.write(request)
-        process.stdin.close()
+        asked.write(request)
+        asked.close()
     except BrokenPipeError as error:
         raise _failed(file, "did not start") from error
     while len(answer) <= largest:
-        if not select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not select.select([answers], [], [], max(0.0, deadline - time.monotonic()))[0]:
             raise _failed(file, f"took longer than {seconds:g} s")
-        piece = os.read(process.stdout.fileno(), 1 << 20)
+        piece = os.read(answers.fileno(), 1 << 20)
         if not piece:
             return bytes(answer)
         answer += piece

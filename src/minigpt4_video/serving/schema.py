@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
+MOST_CUES = 5000
+"""Of a video; a film has some two thousand."""
+
+
 class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -24,7 +28,7 @@ class Cue(_Form):
 
 
 Subtitles = Annotated[
-    str | list[Cue],
+    str | Annotated[list[Cue], Field(max_length=MOST_CUES)],
     Field(
         description='"auto": a track inside the video; "off"; the text of a subtitle file; or cues with their times.'
     ),

@@ -121,6 +121,7 @@ class Service:
     def close(self) -> None:
         """Let what is being answered come to its end, and stop."""
         self.scheduler.close(self.limits.drain_seconds)
+        self.watcher.close()
 
     def _store(self, tenant: str) -> Store | None:
         """Where what is computed for a tenant is kept: apart from what is for others."""

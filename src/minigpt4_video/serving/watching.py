@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from minigpt4_video.errors import MediaError, UserError
 from minigpt4_video.inference.footage import Footage, Said
 from minigpt4_video.inference.store import file_digest
-from minigpt4_video.media import Cue, align, read_subtitles_guarded, read_video_guarded
+from minigpt4_video.media import Cue, Nursery, align, read_subtitles_guarded, read_video_guarded
 from minigpt4_video.media.sources import shown
 from minigpt4_video.serving.limits import Limits
 from minigpt4_video.serving.metrics import Metrics
@@ -43,6 +43,7 @@ class Watcher:
         self._processor = processor
         self._limits = limits
         self._metrics = metrics
+        self._nursery = Nursery()
         self._decoders = BoundedSemaphore(DECODERS)
         self._most = KEPT_BYTES if reuse else 0
         self._lock = Lock()
@@ -85,6 +86,9 @@ class Watcher:
             with self._lock:
                 del self._coming[name]
 
+    def close(self) -> None:
+        self._nursery.close()
+
     def _read(self, path: Path, wanted: Wanted) -> Footage:
         limits, side = self._limits, self._processor.image_size
         watched = _without_paths(
@@ -97,6 +101,7 @@ class Watcher:
                 end=wanted.end,
                 subtitles=wanted.subtitles == "auto",
                 limits=limits.decoding,
+                nursery=self._nursery,
             ),
         )
         said = self._said(wanted.subtitles, watched.cues, watched.track, watched.info.fps)
@@ -107,7 +112,8 @@ class Watcher:
     def _said(self, subtitles: Subtitles, inside: Sequence[Cue], track: int | None, fps: float) -> Said:
         if isinstance(subtitles, Path):
             path = subtitles
-            cues = _without_paths(path, lambda: read_subtitles_guarded(path, fps=fps, limits=self._limits.decoding))
+            limits, nursery = self._limits.decoding, self._nursery
+            cues = _without_paths(path, lambda: read_subtitles_guarded(path, fps=fps, limits=limits, nursery=nursery))
             return Said(cues, "a file")
         if subtitles == "off":
             return Said(missing="none wanted")
