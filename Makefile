@@ -6,7 +6,7 @@ READY := $(VENV)/.installed
 VLLM_VENV ?= .venv-vllm
 NEW_ENOUGH := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11" >&2; exit 1; }
 
-.PHONY: ask test test-all test-vllm test-media fuzz-media bench bench-vllm lint fix train-tiny ablate-tiny wheel
+.PHONY: ask test test-all test-vllm test-media test-page fuzz-media bench bench-vllm lint fix train-tiny ablate-tiny wheel
 
 ask: $(READY)
 	$(BIN)/minigpt4-video ask examples/clip.mp4 "What color is the triangle?"
@@ -19,6 +19,10 @@ test-all: $(READY)
 
 test-vllm: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python -m pytest -m "not slow" tests/model tests/inference
+
+test-page: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
+	$(BIN)/python -m pytest tests/serving/test_page.py tests/serving/test_page_in_browser.py -rs
 
 test-media: $(READY)
 	$(BIN)/python -m pytest tests/media -rs

@@ -85,6 +85,9 @@ def serve(
     chat = VideoChat.from_pretrained(model, device, dtype, store=find_store(), quantize=quantize)
 
     def listening(port: int) -> None:
-        note(f"serving {chat.name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1 (end with Ctrl-C)")
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        if page:
+            note(f"a page for people: {address}")
+        note(f"serving {chat.name} at {address}/v1 (end with Ctrl-C)")
 
     run(chat, serving, listening)

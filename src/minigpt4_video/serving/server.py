@@ -19,6 +19,7 @@ from minigpt4_video.serving.api import create_app
 from minigpt4_video.serving.gate import LARGEST_HEAD
 from minigpt4_video.serving.keys import Keys
 from minigpt4_video.serving.limits import Limits
+from minigpt4_video.serving.page import add_page
 from minigpt4_video.serving.service import MEMORY, Service
 from minigpt4_video.serving.sources import Sources
 from minigpt4_video.serving.uploads import Uploads
@@ -73,7 +74,7 @@ def serve(chat: VideoChat, serving: Serving, listening: Callable[[int], None] = 
         service = Service(chat, limits, memory=serving.memory, reuse=serving.reuse)
         app = create_app(service, sources, uploads, keys=Keys(serving.keys))
         if serving.page:
-            raise UserError("there is no page yet")  # the page is mounted on the app here
+            add_page(app, service, uploads)
         config = uvicorn.Config(
             app,
             http=partial(Patient, head_seconds=limits.head_seconds),  # type: ignore[arg-type]
