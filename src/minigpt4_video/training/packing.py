@@ -67,9 +67,13 @@ def row(processor: MiniGPT4VideoProcessor, sample: Sample) -> Row:
 
 
 def shared(prefix: Sequence[int], branches: Sequence[Branch]) -> Row:
-    """A row whose prefix goes as far as all branches begin the same; a lone branch keeps its question."""
+    """A row whose prefix goes as far as all branches begin the same; a lone branch keeps its question.
+
+    Of the same question, answered several times, the last token stays with each: what foretells an answer's first word
+    must stand before it in its own branch, or it would be learnt from the end of the answer before.
+    """
     asked = [branch.ids[: branch.question] for branch in branches]
-    common = _common(asked) if len(asked) > 1 else 0
+    common = min(_common(asked), min(map(len, asked)) - 1) if len(asked) > 1 else 0
     shorter = [
         Branch(branch.ids[common:], tuple((start - common, end - common) for start, end in branch.learned))
         for branch in branches
