@@ -11,7 +11,8 @@ has a minute of 640 x 360, subtitles, and eight questions of some 100 tokens wit
 * The padded step is the original's: one question with its video, the frames encoded again, everything padded to
   1 + 3,600 + 256 tokens, logits of every position.
 * The unpadded step is a Trainer's: the same without the padding.
-* Ours is the library's own path: all questions behind one prefix, logits where there is something to learn.
+* Ours is the library's own path: all questions behind one prefix in a line of 6,144 tokens as in the recipe, logits
+  where there is something to learn.
 
 Sides have the same weights, threads and attention and take turns, each time in a process of its own, whose peak of
 memory above the loaded model is read as well. With one thread (`taskset -c 1` gives it) seconds are those of the
@@ -48,9 +49,10 @@ from minigpt4_video.model import MiniGPT4VideoForConditionalGeneration, MiniGPT4
 from minigpt4_video.model.presets import Sizes
 from minigpt4_video.model.processing import IGNORED
 from minigpt4_video.training.costs import Shape, sample_flops, tower_flops
-from minigpt4_video.training.files import BUCKET, Files, FilesCollator, Group, gather
+from minigpt4_video.training.files import BUCKET, Files, FilesCollator
 from minigpt4_video.training.loop import Sight, packed_loss
 from minigpt4_video.training.recipe import Recipe
+from minigpt4_video.training.sets import Group, gather
 
 QUESTIONS = 8
 PICTURES = 16
@@ -125,9 +127,14 @@ class Bench:
         self.group = found[0]
         self.store = Store(folder / "kept")
 
-    def files(self, group: Group, store: Store | None, keep: Any, width: int | None = None) -> Files:
+    @property
+    def width(self) -> int:
+        """Of a line, half as much again as the window: positions begin anew behind the frames, so it may be more."""
+        return self.size.window * 3 // 2
+
+    def files(self, group: Group, store: Store | None, keep: Any) -> Files:
         return Files(
-            [[group]], None, self.processor, frames=self.size.frames, width=width or self.size.window, count=1,
+            [[group]], None, self.processor, frames=self.size.frames, width=self.width, count=1,
             store=store, keep=keep, tower="the benchmark's",
         )  # fmt: skip
 
@@ -242,7 +249,7 @@ def epochs(bench: Bench, folder: Path) -> list[Row]:
         json.dumps([{"video_id": "long", "q": "What happens in it?", "a": "a picture drifts over the screen"}])
     )
     group = gather(read("videoinstruct-100k", folder / "long.json", media=folder))[0][0]
-    collate = FilesCollator(bench.processor, bench.size.window, BUCKET)
+    collate = FilesCollator(bench.processor, bench.width, BUCKET)
     store = Store(folder / "kept-films")
 
     def epoch(keep: Any) -> dict[str, float]:
@@ -268,7 +275,8 @@ def one_side(side: str, folder: Path, size: Size) -> None:
     bench = Bench(folder, size)
     processor, record = bench.processor, bench.group.records[0]
     item = bench.files(bench.group, None, "nothing")[0]
-    batch = FilesCollator(processor, size.window, BUCKET)([item])
+    batch = FilesCollator(processor, bench.width, BUCKET)([item])
+    assert len(item.rows) == 1
     prepared = processor.prepare(shown(record.messages[:-1], size.frames, processor.image_size))
     rate = matrix_rate()
     before = _held()
@@ -289,7 +297,7 @@ def one_side(side: str, folder: Path, size: Size) -> None:
     shape = Shape(
         size.frames, len(row.prefix), len(row.branches), tokens / len(row.branches), learnt / len(row.branches)
     )
-    plan = Recipe("video-qa", width=size.window, training={"gradient_checkpointing": True})
+    plan = Recipe("video-qa", width=bench.width, training={"gradient_checkpointing": True})
     flops = sample_flops(plan, sizes, shape) + size.frames * tower_flops(sizes)
     told = {"seconds a pair": seconds / pairs, "MiB": peak / 2**20, "FLOP": flops, "matrix rate": rate}
     print(json.dumps(told))
