@@ -45,6 +45,8 @@ RECENT = 2.0
 ABANDONED_AFTER = 3600.0
 """Seconds after which a file that was being written aside is one that nobody writes any more."""
 ASIDE = ".part"
+LOOKED_AFTER = 64
+"""What other processes added is counted after each such part of the limit."""
 
 
 class Held(NamedTuple):
@@ -61,6 +63,10 @@ class Store:
         self.folder = folder
         self.limit = limit
         self._warned = False
+        self._held: int | None = None
+        """Bytes of all entries, when they were last looked at."""
+        self._written = 0
+        """Bytes that were added here since."""
 
     def get(self, key: str) -> dict[str, torch.Tensor] | None:
         """The tensors under a key, or None."""
@@ -91,7 +97,11 @@ class Store:
                 logger.warning("the store %s could not keep what was computed: %s", self.folder, reason)
             self._warned = True
             return
-        self.prune(self.limit)
+        self._written += sum(tensor.nbytes for tensor in held.values())
+        held_now = self.limit if self._held is None else self._held + self._written
+        # A look at every entry after each new one would take longer than what it is kept for, once there are many.
+        if held_now >= self.limit or self._written > self.limit // LOOKED_AFTER:
+            self.prune(self.limit)
 
     def held(self) -> dict[Kind, Held]:
         """How much there is of each kind."""
@@ -113,6 +123,7 @@ class Store:
                 total -= size
                 gone += 1
                 freed += size
+        self._held, self._written = total, 0
         return Held(gone, freed)
 
     def clear(self) -> Held:
