@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from minigpt4_video.model import MiniGPT4VideoConfig, MiniGPT4VideoForConditiona
 from minigpt4_video.model.presets import PRESETS
 from minigpt4_video.training.costs import GIB, forecast, known_sizes, plan_run, sample_flops, shape_of
 from minigpt4_video.training.parts import learning, trainable
-from minigpt4_video.training.recipe import Recipe, read_recipe, shipped
+from minigpt4_video.training.recipe import Learn, Parts, read_recipe, shipped
 
 BIG = [name for name in shipped() if not name.startswith("tiny/")]
 MODELS = [name for name in PRESETS if name != "tiny"]
@@ -48,9 +49,12 @@ def test_every_big_model_has_the_four_recipes_and_their_variants() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_counts_are_those_of_the_model_itself(name: str, tmp_path: Path) -> None:
     model = on_meta(name)
-    for variant in (None, "full", "vision"):
-        plan = replace(read_recipe(f"{name}/stage3", variant=variant), parts=replace(Recipe("video-qa").parts))
-        made = learning(plan, copy.deepcopy(model), tmp_path / "run")
+    learned: dict[Learn, torch.nn.Module] = {}
+    for variant, step in product((None, "full", "vision"), ("stage1", "align", "stage2", "stage3")):
+        plan = replace(read_recipe(f"{name}/{step}", variant=variant), parts=Parts())
+        if plan.learn not in learned:
+            learned[plan.learn] = learning(plan, copy.deepcopy(model), tmp_path / "run")
+        made = learned[plan.learn]
         told = forecast(plan, known_sizes(plan, tmp_path), None)
 
         assert told.parameters == sum(parameter.numel() for parameter in model.parameters())
@@ -64,6 +68,7 @@ def test_counts_are_those_of_the_model_itself(name: str, tmp_path: Path) -> None
         weights = told.weights_gib * GIB + told.trained * 4
         assert weights == pytest.approx(held, rel=1e-6)
         assert told.state_gib * GIB == told.trained * 16
+    assert len(learned) == 3
 
 
 @pytest.mark.parametrize("name", BIG)

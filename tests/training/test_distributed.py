@@ -14,10 +14,12 @@ import pytest
 import running
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from minigpt4_video.errors import RecipeError
+from minigpt4_video.training import train as training
 from minigpt4_video.training.loop import PackedTrainer
+from minigpt4_video.training.recipe import read_recipe
 from minigpt4_video.training.train import train
 
 TABLES = "[evaluation]\nshare = 0.4\nanswers = 1\n[optimizer]\nrate = 3e-3\n"
@@ -120,6 +122,22 @@ def test_torchrun_starts_them_and_one_of_them_tells_the_result(place: Path, alon
     assert done.stdout.splitlines() == [str(output)]
     assert told(output)["parallel"] == "DDP"
     assert_trained_alike(alone, output)
+
+
+def test_a_step_in_parts_is_the_step_as_a_whole(place: Path, alone: Path, tmp_path: Path) -> None:
+    """Parts hold unlike numbers of answers, so the mean of their losses would be another one."""
+    output, log = tmp_path / "parts" / "run", tmp_path / "log"
+    parts = (*EACH, "--set", "training.gradient_accumulation_steps=2")
+    assert running.run(log, "train", str(place), "--output", str(output), *parts) == 0, log.read_text()
+    assert_trained_alike(alone, output)
+
+
+def test_several_gpus_without_torchrun_are_not_given_pieces_of_a_batch(
+    recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 4)
+    arguments = training._arguments(read_recipe(recipe()), tmp_path / "run")
+    assert arguments._n_gpu == 1 and "one of 4 GPUs is used" in caplog.text
 
 
 def test_processes_that_would_not_exchange_gradients_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """From files to a trained folder: every format, and the recipes of a big model in miniature, stage after stage."""
 
 import json
+import re
+import shlex
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,10 +64,29 @@ def make_set(folder: Path, name: str) -> Path:
     return place
 
 
+def documented(name: str, place: Path, media: Path, video: Path, made: Path) -> list[list[str]]:
+    """The commands of "On your data" in docs/training.md, for another set."""
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    section = text.partition("### On your data")[2]
+    (block,) = [one for one in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) if "data preview" in one]
+    looked_for = "" if FORMATS[name].beside else f"--media {media}"
+    mine = {
+        "--media data/mine/videos": looked_for, "data/mine/conversations.json": str(place), " llava ": f" {name} ",
+        "film.mp4": str(video), "mine.toml": str(made.parents[1] / "mine.toml"), "runs/qwen2.5-7b/mine": str(made),
+        "samples.html": str(made.parents[1] / "samples.html"),
+    }  # fmt: skip
+    for theirs, ours in mine.items():
+        assert theirs in block
+        block = block.replace(theirs, ours)
+    return [shlex.split(line)[1:] for line in block.splitlines()]
+
+
 @pytest.mark.parametrize(
     "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in FORMATS]
 )
-def test_a_set_of_each_format_trains_by_the_command(name: str, random_model: Path, tmp_path: Path) -> None:
+def test_a_set_of_each_format_trains_by_the_commands_of_the_guide(
+    name: str, random_model: Path, tmp_path: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = make_set(tmp_path / "set", name)
     stage = "image-text" if name in (*TARS[:-1], "cc-sbu-align") else "video-text"
     recipe = tmp_path / "mine.toml"
@@ -75,8 +96,14 @@ def test_a_set_of_each_format_trains_by_the_command(name: str, random_model: Pat
         f'[[data]]\nformat = "{name}"\npath = "{place}"\n{media}'
         "[training]\nmax_steps = 2\nper_device_train_batch_size = 2\nlogging_steps = 1\n"
     )
-    assert main(["train", str(recipe), "--output", str(tmp_path / "runs" / "made")]) == 0
     made = tmp_path / "runs" / "made"
+    commands = documented(name, place, tmp_path / "set", video, made)
+    assert [" ".join(command[:2]) for command in commands][:2] == ["data check", "data preview"] and len(commands) == 5
+    for command in commands:
+        assert main(command) == 0, capsys.readouterr().err
+    assert "broken:    0" in (said := capsys.readouterr().out) and "DOES NOT FIT" not in said
+    page = (tmp_path / "samples.html").read_text()
+    assert "<mark>" in page and "cannot be used" not in page
     told = json.loads((made / "run.json").read_text())
     assert told["samples"] >= 1 and told["turns"] >= told["samples"]
     assert all(one["loss"] > 0 for one in told["log"] if "loss" in one)

@@ -22,9 +22,10 @@ from minigpt4_video.messages import text_of
 from minigpt4_video.model import MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
 from minigpt4_video.model.processing import IGNORED
 from minigpt4_video.training import kept
-from minigpt4_video.training.files import Files, FilesCollator, Group, gather, held_out
+from minigpt4_video.training.files import Files, FilesCollator
 from minigpt4_video.training.kept import Keep
 from minigpt4_video.training.loop import Sight, packed_loss
+from minigpt4_video.training.sets import Group, gather
 from minigpt4_video.training.train import train
 
 WIDTH = 256
@@ -118,6 +119,27 @@ def test_conversations_learn_every_answer_and_see_what_was_said_before(instruct:
     assert_same_training(model, processor, batch, records)
 
 
+def test_several_answers_to_the_same_question_train_as_each_alone(instruct: Path, processor: Any, model: Any):
+    """Then the prefix could end where the answers begin, and the first word of an answer would have to be foretold by
+    the end of the answer before it."""
+    video = instruct.parent / "videos" / "clip1.mp4"
+    held, _ = gather([conversation(video, "what is it?", f"{answer} thing") for answer in ("a red", "one", "some")])
+    batch = FilesCollator(processor, WIDTH)([files(held, processor)[0]])
+    assert int(batch["branch"].max()) == 3
+    model.model.vision_tower.requires_grad_(False)
+    assert_same_training(model, processor, batch, held[0].records)
+
+
+def test_words_alone_give_the_projection_a_gradient_of_nothing(processor: Any, model: Any):
+    """Processes that train together exchange the gradients of all that is trained, or wait for each other for ever."""
+    talk = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}, {"role": "assistant", "content": "hello"}]
+    held, _ = gather([Record("talk", "made", talk, "en")])
+    batch = FilesCollator(processor, WIDTH)([files(held, processor)[0]])
+    inputs = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    packed_loss(model, inputs | Sight(processor).of(model, batch))["loss"].backward()
+    assert all((p.grad == 0).all() for p in model.model.multi_modal_projector.parameters())
+
+
 def test_what_a_line_does_not_hold_goes_on_behind_the_same_frames(instruct: Path, processor: Any):
     video = instruct.parent / "videos" / "clip1.mp4"
     records = [conversation(video, f"what is number {number}?", "a number " * 5) for number in range(12)]
@@ -182,16 +204,6 @@ def test_frames_that_were_kept_are_those_that_were_decoded(
     first = data[2].media[0].frames
     monkeypatch.setattr(kept, "read_clip", None)
     assert first is not None and torch.equal(data[2].media[0].frames, first)
-
-
-def test_held_out_videos_are_on_one_side_only_and_the_same_ones_each_time(instruct: Path):
-    held = groups(instruct)
-    trained, kept_back = held_out(held, 0.5, 100)
-
-    assert trained and kept_back and len(trained) + len(kept_back) == len(held)
-    assert len(kept_back) == 3
-    again, _ = held_out(held[::-1], 0.5, 100)
-    assert {group.id for group in again} == {group.id for group in trained}
 
 
 def test_a_broken_video_is_left_out_told_and_replaced(

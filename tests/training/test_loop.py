@@ -16,12 +16,14 @@ import torch
 from safetensors.torch import load_file
 
 from minigpt4_video.errors import RecipeError
+from minigpt4_video.model import MiniGPT4VideoForConditionalGeneration
 from minigpt4_video.training import loop
 from minigpt4_video.training import train as training
-from minigpt4_video.training.files import Skipped
 from minigpt4_video.training.kept import Choice
 from minigpt4_video.training.loop import Watch, spoken
-from minigpt4_video.training.recipe import Guard
+from minigpt4_video.training.packing import Branch, Row, pack
+from minigpt4_video.training.recipe import Guard, read_recipe
+from minigpt4_video.training.sets import Skipped
 from minigpt4_video.training.train import train
 
 STEPS = 10
@@ -130,6 +132,43 @@ def test_what_is_kept_is_decided_once_for_a_run(
     assert json.loads((output / "run.json").read_text())["kept"] == "features: measured"
 
 
+def test_a_run_that_would_go_on_with_other_samples_is_refused(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    output = tmp_path / "runs" / "a"
+    train(recipe(training="max_steps = 2"), output)
+    begun = read_recipe(output / "begun.toml")
+    (output / "recipe.toml").unlink()
+    other = {"training.per_device_train_batch_size": "4"}
+    with pytest.raises(RecipeError, match="begun with another number of samples in a step, 2 and not 4; go on with it"):
+        train(recipe(training="max_steps = 2"), output, resume=True, overrides=other)
+    with pytest.raises(RecipeError, match=r"another \[\[data\]\]; go on"):
+        train(recipe(training="max_steps = 2", tables="rows = 12"), output, resume=True)
+    same = {"training.per_device_train_batch_size": "1", "training.gradient_accumulation_steps": "2"}
+    train(recipe(training="max_steps = 3"), output, resume=True, overrides=same)
+    assert begun == read_recipe(recipe(training="max_steps = 2"))
+
+
+def test_losses_go_to_tensorboard(recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = recipe(training='max_steps = 2\nreport_to = ["tensorboard"]')
+    made = train(place, tmp_path / "runs" / "a")
+    (written,) = made.rglob("events.out.tfevents.*")
+    assert b"train/loss" in written.read_bytes()
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="pip install tensorboard"):
+        train(place, tmp_path / "runs" / "b")
+
+
+def test_padding_is_computed_to_numbers_in_16_bits(random_model: Path) -> None:
+    """The lowest float32 is -inf there, and attention to nothing at all would be no number on some devices."""
+    model = MiniGPT4VideoForConditionalGeneration.from_pretrained(random_model)
+    masks = []
+    for layer in model.model.language_model.layers:
+        layer.register_forward_pre_hook(lambda m, a, k: masks.append(k["attention_mask"]), with_kwargs=True)
+    batch = pack([[Row([5, 6], [Branch([7, 8], ((1, 2),))])]], 0, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loop.packed_loss(model, batch)["loss"]
+    assert torch.isfinite(loss) and masks and all(torch.isfinite(mask.bfloat16()).all() for mask in masks)
+
+
 def test_progress_tells_the_losses_and_the_time_that_is_left(
     recipe: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +209,8 @@ def test_the_watch_names_the_samples_of_the_step_alone(tmp_path: Path) -> None:
         RecipeError, match=r"step 33: the loss is 2\.5 after 1, .* on the samples first half, second half$"
     ):
         watch.learnt(1.5, 33, True)
+    watch.read(["large"], [])
+    watch.gradient(float("inf"), 33, scaled=True)  # float16: that step is left out, and the next scaled less
     watch = Watch(Guard(), tmp_path)
     watch.read(["odd"], [])
     watch.learnt(1.0, 1, True)
@@ -183,6 +224,7 @@ def test_a_resumed_watch_remembers_what_was_skipped(tmp_path: Path) -> None:
     again = Watch(Guard(broken=0.1), tmp_path, seen=10)
     again.read(["good"], [Skipped("bad 1", "torn"), Skipped("bad 3", "torn")])
     again.read(["good"], [Skipped("bad 4", "torn")])
-    assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 4
+    again.read([], [Skipped(f"question {n}", "torn", "bad 4") for n in range(9)])  # of the same video
+    assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 13
     with pytest.raises(RecipeError, match="5 samples cannot be used, beside 13 that can"):
         again.read(["good"], [Skipped("bad 5", "torn")])

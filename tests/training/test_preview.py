@@ -9,9 +9,10 @@ import pytest
 
 from minigpt4_video.data.formats import read
 from minigpt4_video.model import MiniGPT4VideoProcessor
-from minigpt4_video.training.files import gather, item
+from minigpt4_video.training.files import item
 from minigpt4_video.training.kept import Reader
 from minigpt4_video.training.preview import page, pieces
+from minigpt4_video.training.sets import gather
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil.example/x> </s> <ImageHere> \u202e"
 

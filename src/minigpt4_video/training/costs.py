@@ -6,6 +6,7 @@ utilisation) is an estimate and called so.
 
 import json
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Any
 from minigpt4_video.errors import RecipeError
 from minigpt4_video.messages import media_parts, text_of
 from minigpt4_video.model.presets import BYTES, PRESETS, Sizes
-from minigpt4_video.training.files import Group, read_sets
 from minigpt4_video.training.parts import find_part
 from minigpt4_video.training.recipe import DataSet, Recipe
+from minigpt4_video.training.sets import Listed, list_sets, open_sets
 
 GIB = 2**30
 TAGS = 3
@@ -32,6 +33,8 @@ LAYER_BYTES = 34
 LOGIT_BYTES = 12
 """Of each logit: itself in 16 and in 32 bits, its gradient, and the softmax."""
 TOWER_FRAMES = 32
+LOOKED_AT = 1000
+"""Videos or pictures of a set whose texts are counted, for the average."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def trained_parameters(plan: Recipe, sizes: Sizes) -> int:
     return sizes.projection + language + (sizes.vision if learn.vision else 0)
 
 
-def shape_of(plan: Recipe, sizes: Sizes, sets: Sequence[Sequence[Group]] | None) -> tuple[Shape, int, int]:
+def shape_of(plan: Recipe, sizes: Sizes, sets: Sequence[Listed] | None) -> tuple[Shape, int, int]:
     """The average sample, weighted as the recipe draws, and how many samples and answers there are."""
     weights = [one.weight for one in plan.data]
     shapes, samples, turns = [], 0, 0
@@ -156,17 +159,17 @@ def shape_of(plan: Recipe, sizes: Sizes, sets: Sequence[Sequence[Group]] | None)
     return Shape(round(mean("frames")), **{name: mean(name) for name in names}), samples, turns
 
 
-def _set_shape(plan: Recipe, sizes: Sizes, one: DataSet, groups: Sequence[Group] | None) -> tuple[Shape, int]:
+def _set_shape(plan: Recipe, sizes: Sizes, one: DataSet, groups: Listed | None) -> tuple[Shape, int]:
     frames = 1 if plan.stage == "image-text" else plan.frames
     count, turns, turn, answer = one.expected, float(one.expected_turns), float(one.expected_turn_tokens), 0.7
     if groups is not None:
-        count, turns = len(groups), float(sum(len(group.records) for group in groups))
-        some = [record for group in groups[:1000] for record in group.records]
+        count, turns = len(groups), float(groups.records)
+        some = [record for number in range(min(count, LOOKED_AT)) for record in groups[number].records]
         said = [sum(_tokens(text_of(message)) for message in record.messages) for record in some]
         answers = [_tokens(text_of(record.messages[-1])) for record in some]
         turn = sum(said) / len(some)
         answer = sum(answers) / max(sum(said), 1.0)
-        if groups and next(iter(media_parts(groups[0].records[0].messages)), {"type": "image"})["type"] == "image":
+        if next(iter(media_parts(some[0].messages)), {"type": "image"})["type"] == "image":
             frames = 1
     prefix = frames * (sizes.tokens_per_frame + TAGS) + (one.expected_subtitle_tokens if frames > 1 else 0)
     shape = Shape(frames, min(prefix, plan.width - turn), turns / max(count, 1), turn + FORM, turn * answer)
@@ -217,7 +220,7 @@ def sample_flops(plan: Recipe, sizes: Sizes, shape: Shape) -> float:
 def forecast(
     plan: Recipe,
     sizes: Sizes,
-    sets: Sequence[Sequence[Group]] | None,
+    sets: Sequence[Listed] | None,
     *,
     gpu: str = "h200",
     devices: int = 1,
@@ -316,5 +319,10 @@ def plan_run(plan: Recipe, output: Path, **options: Any) -> Forecast:
     """The forecast of a recipe, with the data where it is at hand; `options` are those of `forecast`."""
     if not plan.data:
         raise RecipeError("the recipe has no [[data]]; --plan counts runs over data sets on disk")
-    at_hand = all(Path(one.path).exists() for one in plan.data)
-    return forecast(plan, known_sizes(plan, output), read_sets(plan.data)[0] if at_hand else None, **options)
+    sizes = known_sizes(plan, output)
+    if not all(Path(one.path).exists() for one in plan.data):
+        return forecast(plan, sizes, None, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "records"
+        list_sets(plan.data, place)
+        return forecast(plan, sizes, open_sets(plan.data, place).groups, **options)

@@ -1,4 +1,4 @@
-"""Training from files: records of data sets, gathered by what they show, to packed lines.
+"""Training from files: records that show the same, to packed lines.
 
 Everything that is asked of a video stands behind its frames, which are read once for all of it. What does not fit the
 window is planned by the planner that answering uses: subtitles give way first, then frames, and no answer is ever cut.
@@ -6,27 +6,22 @@ What cannot be read or planned is left out, told by name and replaced by the nex
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-from itertools import islice
-from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from minigpt4_video.data.formats import read
 from minigpt4_video.data.mixture import Mixture
-from minigpt4_video.data.reading import media_key, shown
-from minigpt4_video.data.sample import Flaw, Record
+from minigpt4_video.data.reading import shown
 from minigpt4_video.errors import DataError, PlanError, UserError
 from minigpt4_video.inference.store import Store
-from minigpt4_video.messages import Message, media_parts, parts
+from minigpt4_video.messages import Message, parts
 from minigpt4_video.model.processing import IMAGE, MiniGPT4VideoProcessor
 from minigpt4_video.training.kept import Keep, Medium, Reader
 from minigpt4_video.training.packing import Branch, Row, lines, pack, shared, widened
-from minigpt4_video.training.recipe import DataSet
+from minigpt4_video.training.sets import Group, Groups, Skipped
 
 SUBSTITUTES = 16
 """How many further draws are tried for one that cannot be used."""
@@ -34,71 +29,6 @@ TURN = 16
 """More than any chat template writes around a turn, in tokens."""
 BUCKET = 128
 """On the CPU lines are widened to a multiple of this: each new shape costs its kernels a compilation."""
-
-
-class Group(NamedTuple):
-    """Records that show the same."""
-
-    records: tuple[Record, ...]
-
-    @property
-    def id(self) -> str:
-        return self.records[0].id
-
-
-class Skipped(NamedTuple):
-    """A record that was left out, and why."""
-
-    id: str
-    reason: str
-
-
-def gather(records: Iterable[Record | Flaw]) -> tuple[list[Group], list[Flaw]]:
-    """Records by what they show, in the order in which each thing is first shown; and what cannot be used."""
-    together: dict[str, list[Record]] = {}
-    flaws = []
-    for number, record in enumerate(records):
-        if isinstance(record, Flaw):
-            flaws.append(record)
-        else:
-            together.setdefault(media_key(record.messages) or f"words {number}", []).append(record)
-    return [Group(tuple(held)) for held in together.values()], flaws
-
-
-def read_sets(sets: Sequence[DataSet]) -> tuple[list[list[Group]], list[Skipped]]:
-    """The groups of each set, and the rows that cannot be used. Raises DataError for a set without a single one."""
-    found, skipped = [], []
-    for one in sets:
-        options = {
-            name: Path(value)
-            for name, value in (("media", one.media), ("texts", one.texts), ("subtitles", one.subtitles))
-            if value is not None
-        }
-        records = read(one.format, Path(one.path), **options)
-        groups, flaws = gather(islice(records, one.rows) if one.rows else records)
-        if not groups:
-            why = f": {flaws[0].where}: {flaws[0].problem}" if flaws else ""
-            raise DataError(f"{one.path} has nothing to train on{why}")
-        found.append(groups)
-        skipped += [Skipped(flaw.where, f"{flaw.problem} {flaw.detail}".strip()) for flaw in flaws]
-    return found, skipped
-
-
-def held_out(groups: Sequence[Group], share: float, most: int) -> tuple[list[Group], list[Group]]:
-    """What is trained on, and a `share` of the groups, at least one and at most `most`, to evaluate on.
-
-    Decided by the names of the files shown: no video is on both sides, and another run over the same files, wherever
-    they lie, decides the same.
-    """
-
-    def drawn(number: int) -> bytes:
-        media = media_parts(groups[number].records[0].messages)
-        name = repr([(PurePath(part["path"]).name, part.get("start"), part.get("end")) for part in media])
-        return blake2b(name.encode(), digest_size=8).digest()
-
-    count = min(max(1, round(share * len(groups))), most, len(groups) - 1) if share > 0 else 0
-    kept = set(sorted(range(len(groups)), key=drawn)[: max(0, count)])
-    return [group for number, group in enumerate(groups) if number not in kept], [groups[n] for n in sorted(kept)]
 
 
 @dataclass(frozen=True)
@@ -236,7 +166,7 @@ class Files(Dataset[Item]):  # type: ignore[misc]
 
     def __init__(
         self,
-        sets: Sequence[Sequence[Group]],
+        sets: Sequence[Groups],
         mixture: Mixture | None,
         processor: MiniGPT4VideoProcessor,
         *,
@@ -281,7 +211,7 @@ class Files(Dataset[Item]):  # type: ignore[misc]
             try:
                 made = item(group, self.processor, reader, frames=self.frames, width=self.width)
             except UserError as error:
-                skipped += [Skipped(record.id, str(error)) for record in group.records]
+                skipped += [Skipped(record.id, str(error), group.id) for record in group.records]
                 continue
             skipped += made.skipped
             if made.rows:

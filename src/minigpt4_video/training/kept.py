@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -109,7 +109,7 @@ def _digest(path: str) -> str:
     return _state_digest(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-@cache
+@lru_cache(maxsize=2**16)
 def _state_digest(path: str, *state: int) -> str:
     """Of a file's content, once for each state of it in a process."""
     return file_digest(Path(path))

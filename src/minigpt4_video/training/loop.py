@@ -28,11 +28,12 @@ from minigpt4_video.messages import text_of
 from minigpt4_video.model import MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
 from minigpt4_video.model.processing import IGNORED
 from minigpt4_video.training.chart import draw_losses
-from minigpt4_video.training.files import Files, FilesCollator, Skipped
+from minigpt4_video.training.files import Files, FilesCollator
 from minigpt4_video.training.kept import Medium, encoded, keep_features, normalised
 from minigpt4_video.training.packing import attention
 from minigpt4_video.training.pretraining import ANSWER_MULTIPLE
 from minigpt4_video.training.recipe import Guard
+from minigpt4_video.training.sets import Skipped
 from minigpt4_video.training.sharding import is_sharded, load_optimizer, load_trained, save_trained
 from minigpt4_video.training.spread import Spread
 
@@ -58,26 +59,35 @@ class Watch:
         self._step = 0.0
         self._fed: list[str] = []
         self._skipped: set[str] = set()
+        self._broken: set[str] = set()
+        """Samples, of which several records may have been skipped."""
         if seen and self.place.is_file():
             told = self.place.read_text(encoding="utf-8").splitlines()
-            self._skipped = {json.loads(line)["id"] for line in told if line.endswith("}")}
+            self._note([Skipped(**json.loads(line)) for line in told if line.endswith("}")])
 
     def read(self, ids: Sequence[str], skipped: Sequence[Skipped]) -> None:
         """Samples that are about to be learnt, and those that had to be left out. Raises RecipeError for too many."""
         self.seen += len(ids)
         self._fed += ids
-        new = [one for one in skipped if one.id not in self._skipped]
-        if not new:
-            return
-        self._skipped |= {one.id for one in new}
-        with self.place.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in new)
-        if len(self._skipped) > TOLERATED + self.guard.broken * self.seen:
+        if (new := self.tell(skipped)) and len(self._broken) > TOLERATED + self.guard.broken * self.seen:
             raise RecipeError(
-                f"{len(self._skipped)} samples cannot be used, beside {self.seen} that can: more than "
+                f"{len(self._broken)} samples cannot be used, beside {self.seen} that can: more than "
                 f"guard.broken = {self.guard.broken:g}; {self.place} lists them, the last: {new[-1].id}: "
                 f"{new[-1].reason}"
             )
+
+    def tell(self, skipped: Sequence[Skipped]) -> list[Skipped]:
+        """Lists samples that had to be left out; those of them that were not listed before."""
+        new = [one for one in skipped if one.id not in self._skipped]
+        if new:
+            self._note(new)
+            with self.place.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(one._asdict()) + "\n" for one in new)
+        return new
+
+    def _note(self, skipped: Sequence[Skipped]) -> None:
+        self._skipped |= {one.id for one in skipped}
+        self._broken |= {one.sample or one.id for one in skipped}
 
     def learnt(self, loss: float, step: int, ends: bool) -> None:
         """The loss of a part of a step; `ends` where it is the last part. Raises RecipeError for one that is wrong."""
@@ -95,10 +105,10 @@ class Watch:
         self._losses.append(self._step)
         self._step = 0.0
 
-    def gradient(self, norm: float, step: int) -> None:
+    def gradient(self, norm: float, step: int, scaled: bool = False) -> None:
         """The length of a step's gradient, before weights are changed by it. Raises RecipeError for one that is no
-        number."""
-        if not math.isfinite(norm):
+        number, unless losses are `scaled` as with float16: such a step is then left out, and the next scaled less."""
+        if not (scaled or math.isfinite(norm)):
             raise RecipeError(f"step {step}: the gradient is {norm}, {self._names()}")
         self._fed.clear()
 
@@ -121,7 +131,10 @@ class Sight:
         media: list[Medium] = inputs["media"]
         order = inputs["order"].to(model.device)
         if not len(order):
-            return {}
+            # The projection takes part in words alone too: of several processes each must have a gradient of it.
+            config = model.config
+            width = config.merge_size * config.vision_config.hidden_size  # type: ignore[union-attr]
+            return {"image_features": torch.zeros(0, config.tokens_per_frame, width, device=model.device)}
         unseen = [medium.frames for medium in media if medium.frames is not None]
 
         def pixels(frames: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -255,7 +268,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if hasattr(norm, "full_tensor"):  # of shards
             norm = norm.full_tensor()
-        self.watch.gradient(float(norm), self.state.global_step + 1)
+        self.watch.gradient(float(norm), self.state.global_step + 1, scaled=self.accelerator.scaler is not None)
         return norm
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -272,6 +285,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             # One without samples takes part all the same: shards are gathered by all processes together.
             batch = self.collate([self.held[number] for number in mine or (0,)])
             inputs = self._prepare_inputs(batch)
+            self.watch.tell(batch["skipped"] if mine else [])
             with self.accelerator.autocast():
                 loss = packed_loss(self.model, self._seen(inputs), 1)["loss"]
             if mine:
@@ -333,9 +347,14 @@ def packed_loss(
     labels = inputs["labels"]
     kept = learned_positions(labels, inner.device.type == "cpu")
     frames = {name: inputs[name] for name in ("pixel_values", "image_features") if name in inputs}
+    device, kind = inner.device.type, inner.model.language_model.dtype
+    if torch.is_autocast_enabled(device):
+        # Attention is computed in this type. The lowest float32 would become -inf in it, and padding, which sees
+        # nothing at all, no number.
+        kind = torch.get_autocast_dtype(device)
     outputs = model(
         input_ids=inputs["input_ids"],
-        attention_mask=attention(inputs, inner.config.text_config, inner.model.language_model.dtype),
+        attention_mask=attention(inputs, inner.config.text_config, kind),
         position_ids=inputs["position_ids"],
         labels=labels,
         logits_to_keep=kept,

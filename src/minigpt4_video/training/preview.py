@@ -15,9 +15,10 @@ from minigpt4_video.inference.contact_sheet import clock
 from minigpt4_video.inference.report import data_url, document
 from minigpt4_video.media import Clip
 from minigpt4_video.model.processing import MiniGPT4VideoProcessor
-from minigpt4_video.training.files import Group, gather, item
+from minigpt4_video.training.files import item
 from minigpt4_video.training.kept import Reader
 from minigpt4_video.training.packing import Branch, Row
+from minigpt4_video.training.sets import Group, gather
 
 STYLE = """
 .text { font: .875rem/1.7 ui-monospace, "Cascadia Mono", "Noto Sans Mono CJK SC", monospace; white-space: pre-wrap;

@@ -53,8 +53,11 @@ class DataSet:
     """A folder of subtitle files, where they are not beside the videos."""
     weight: float = 1.0
     """How often it is drawn from, relative to the others."""
+    languages: Mapping[str, float] = field(default_factory=dict)
+    """How often each language of it is drawn, relative to the others, as `{ en = 3, zh = 1 }`; what is not named is
+    left out. Empty for all alike."""
     rows: int = 0
-    """Only the first so many rows of it, which are held in memory (some 1.5 KB each); 0 for all."""
+    """Only the first so many rows of it; 0 for all."""
     expected: int = 0
     """How many videos or pictures, then questions or captions: what `--plan` counts with where the files are not at
     hand."""
@@ -72,6 +75,7 @@ class Evaluation:
     share: float = 0.0
     """Of the videos or pictures; 0 for none."""
     most: int = 200
+    """About so many."""
     answers: int = 4
     """So many of the held-out questions are answered each time, and written beside what should have been said."""
     patience: int = 0
@@ -270,6 +274,8 @@ def _record(kind: type, table: Mapping[str, Any], place: str) -> Any:
 
 def _value(hint: Any, value: Any, place: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
             raise RecipeError(f"{place} must be a table")
@@ -285,7 +291,7 @@ def _value(hint: Any, value: Any, place: str) -> Any:
     if origin is Mapping or hint is Mapping:
         if not isinstance(value, Mapping):
             raise RecipeError(f"{place} must be a table")
-        return dict(value)
+        return {key: _value(arguments[1], one, f"{place}.{key}") for key, one in value.items()}
     allowed = arguments or (hint,)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -31,6 +31,8 @@ class Told:
     samples: int
     """Videos or pictures that there were to learn from."""
     turns: int
+    unusable: int
+    """Rows that could not be used."""
     held_out: int
     processes: int
     parallel: str
@@ -105,6 +107,7 @@ def card(plan: Recipe, told: Told) -> str:
         ("Stage", STAGES.get(plan.stage, plan.stage)),
         ("Started from", plan.parts.model or f"{plan.parts.vision} and {plan.parts.language}"),
         ("Data", f"{', '.join(formats)}: {told.samples} videos or pictures, {told.turns} answers"),
+        ("Rows that could not be used", f"{told.unusable}"),
         ("Held out", f"{told.held_out} videos or pictures"),
         ("Trained", f"{told.trained:,} of {told.parameters:,} numbers ({_trained(plan)})"),
         ("Steps", f"{int(told.last('step') or 0)}"),

@@ -4,8 +4,10 @@ import json
 import logging
 import math
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,19 @@ from transformers import (
     TrainingArguments,
 )
 
-from minigpt4_video.data.mixture import Mixture, Part
+from minigpt4_video.data.mixture import Mixture
 from minigpt4_video.data.world.language import chinese_words
 from minigpt4_video.errors import RecipeError
 from minigpt4_video.inference.store import Store
 from minigpt4_video.inference.writing import write_whole
 from minigpt4_video.messages import media_parts
 from minigpt4_video.model import MiniGPT4VideoProcessor
-from minigpt4_video.training.files import BUCKET, Files, FilesCollator, Group, held_out, read_sets
+from minigpt4_video.training.files import BUCKET, Files, FilesCollator
 from minigpt4_video.training.kept import Choice, choose, encoded, normalised, tower_digest
 from minigpt4_video.training.lines import Collator, DenseCollator, DensePictures, WorldLines, world_texts
 from minigpt4_video.training.loop import (
     SKIPPED,
+    TOLERATED,
     Interruption,
     PackedTrainer,
     Patience,
@@ -47,6 +50,19 @@ from minigpt4_video.training.parts import learning, start_model, start_processor
 from minigpt4_video.training.pretraining import DenseVision, ToldFrames, spell
 from minigpt4_video.training.recipe import Recipe, as_toml, read_recipe
 from minigpt4_video.training.result import FINISHED, Told, save
+from minigpt4_video.training.sets import (
+    RECORDS,
+    UNUSABLE,
+    Listed,
+    Sets,
+    held_out,
+    list_sets,
+    open_sets,
+    parts_of,
+    settings_of,
+    tell_unusable,
+    wait_for_sets,
+)
 from minigpt4_video.training.sharding import shard, trained_state
 from minigpt4_video.training.spread import spread_of
 from minigpt4_video.training.tokenizer import build_tokenizer
@@ -60,6 +76,10 @@ WINDOW = 1024
 SCENES_FOR_WORDS = 3000
 """From so many scenes the tokenizer is learnt."""
 CHOICE = "keep.json"
+BEGUN = "begun.toml"
+"""The effective recipe, from the beginning of a run; a complete one has `recipe.toml`."""
+DRAWN = "drawn.json"
+"""What decides which samples a step learns from."""
 KEPT = "kept"
 """The folder beside the run that holds frames or features of what was read."""
 
@@ -73,8 +93,12 @@ class Setup:
     collator: Any
     sight: Sight | None = None
     held: Files | None = None
-    trained: Sequence[Group] = ()
     choice: Choice | None = None
+    samples: int = 0
+    """Videos or pictures to learn from, and below how many answers there are about them."""
+    turns: int = 0
+    unusable: int = 0
+    """Rows of the sets that cannot be used."""
     callbacks: list[TrainerCallback] = field(default_factory=list)
 
 
@@ -105,6 +129,7 @@ def train(
     last = last_checkpoint(output) if resume else None
     seen = 0 if last is None else int(last.rpartition("-")[2]) * _samples_a_step(arguments) // arguments.world_size
     output.mkdir(parents=True, exist_ok=True)
+    _begin(plan, output, arguments, goes_on=last is not None)
     interruption = Interruption()
     if plan.sharded and arguments.world_size > 1:
         shard(unwrapped(setup.model), arguments.device)
@@ -138,6 +163,7 @@ def train(
             model = learning(plan, start_model(plan, output), output)
             model.load_state_dict(whole, strict=False)
         _save(plan, trainer, model, processor, output, setup, trained)
+        shutil.rmtree(output / RECORDS, ignore_errors=True)
     if arguments.world_size > 1:
         torch.distributed.barrier()  # the others must not end the run before it is whole
     return output
@@ -158,7 +184,7 @@ def _arguments(plan: Recipe, output: Path) -> TrainingArguments:
         "logging_steps": 20,
         "train_sampling_strategy": "sequential",  # items are drawn at random already, and easy ones come first
         "dataloader_pin_memory": not on_cpu,
-        "ddp_find_unused_parameters": False,
+        "ddp_find_unused_parameters": plan.learn.vision,  # words alone do not pass the tower
         **plan.training,
     }
     if plan.evaluation.share:
@@ -177,6 +203,11 @@ def _arguments(plan: Recipe, output: Path) -> TrainingArguments:
         arguments = TrainingArguments(output_dir=str(output), **settings)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"[training]: {error}") from error
+    if "tensorboard" in arguments.report_to and not (find_spec("tensorboard") or find_spec("tensorboardX")):
+        raise RecipeError("[training] report_to names tensorboard, which is not there; pip install tensorboard")
+    if arguments.n_gpu > 1:  # transformers would cut each batch into pieces, and lines from what they show
+        logger.warning("one of %d GPUs is used; torchrun starts a process for each", arguments.n_gpu)
+        arguments._n_gpu = 1
     if arguments.save_total_limit == 1:
         raise RecipeError(
             "[training] save_total_limit is 1; give at least 2, or an interruption while one checkpoint replaces the "
@@ -236,46 +267,75 @@ def steps_of(arguments: TrainingArguments, groups: int) -> int:
     return math.ceil(float(arguments.num_train_epochs) * groups / _samples_a_step(arguments))
 
 
+def _begin(plan: Recipe, output: Path, arguments: TrainingArguments, *, goes_on: bool) -> None:
+    """Notes the recipe, and what decides the samples of a step. Raises RecipeError for a run that `goes_on` with
+    others: it would learn from some twice and from some never, and nobody would see it."""
+    decides = {
+        "number of samples in a step": _samples_a_step(arguments),
+        "seed": plan.seed,
+        "[[data]]": settings_of(plan.data),
+        "[[sources]]": [asdict(one) for one in plan.sources],
+        "[evaluation] share or most": [plan.evaluation.share, plan.evaluation.most],
+    }
+    place = output / DRAWN
+    if goes_on and place.exists():
+        for name, now in json.loads(json.dumps(decides)).items():
+            if (before := json.loads(place.read_text(encoding="utf-8"))[name]) != now:
+                told = f", {before} and not {now}" if isinstance(now, int) else ""
+                raise RecipeError(
+                    f"{output} was begun with another {name}{told}; go on with it as it was begun, or begin anew in "
+                    "another folder"
+                )
+    elif arguments.process_index == 0:
+        write_whole(place, json.dumps(decides, indent=1).encode())
+        write_whole(output / BEGUN, as_toml(plan).encode())
+
+
+def _listed(plan: Recipe, output: Path, arguments: TrainingArguments) -> Sets:
+    """The sets of the run, listed by one of its processes. Raises RecipeError where too many rows cannot be used."""
+    folder = output / RECORDS
+    if arguments.process_index == 0:
+        list_sets(plan.data, folder)
+    else:
+        wait_for_sets(plan.data, folder)
+    found = open_sets(plan.data, folder)
+    if found.first is not None:
+        if found.flawed > plan.guard.broken * found.rows + TOLERATED:
+            raise RecipeError(
+                f"{found.flawed} of {found.rows} rows cannot be used, more than guard.broken = {plan.guard.broken:g}; "
+                f"the first: {found.first.id}: {found.first.reason}; `minigpt4-video data check` lists them"
+            )
+        if arguments.process_index == 0:
+            logger.warning("%d of %d rows cannot be used; %s lists them", found.flawed, found.rows, output / UNUSABLE)
+            tell_unusable(folder, output)
+    return found
+
+
 def _setup_files(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, arguments: TrainingArguments) -> Setup:
-    sets, flaws = read_sets(plan.data)
-    kept_back: list[Group] = []
-    trained: list[list[Group]] = []
-    for groups in sets:
-        mine, held = held_out(groups, plan.evaluation.share, plan.evaluation.most - len(kept_back))
-        trained.append(mine)
-        kept_back += held
-    if plan.evaluation.share and not kept_back:
-        raise RecipeError("[evaluation] share keeps back nothing of so few samples; give a larger share, or 0")
-    total = sum(len(groups) for groups in trained)
-    bad = len(flaws)
-    rows = bad + sum(len(group.records) for groups in sets for group in groups)
-    if bad > plan.guard.broken * rows + 3:
-        raise RecipeError(
-            f"{bad} of {rows} rows cannot be used, more than guard.broken = {plan.guard.broken:g}; the first: "
-            f"{flaws[0].id}: {flaws[0].reason}; `minigpt4-video data check` lists them"
-        )
+    found = _listed(plan, output, arguments)
+    trained, kept_back = held_out(found.groups, plan.evaluation)
+    total, held = sum(map(len, trained)), sum(map(len, kept_back))
     arguments.max_steps = steps_of(arguments, total)
     model = learning(plan, start_model(plan, output), output)
     inner = unwrapped(model)
     store = Store(output.parent / KEPT, round(plan.keep_gib * 2**30))
-    choice = _settled(output, arguments, lambda: _choice(plan, sets, processor, inner, store, total, arguments))
+    choice = _settled(output, arguments, lambda: _choice(plan, trained, processor, inner, store, arguments))
     tower = tower_digest(inner.model, f"{arguments.bf16} {arguments.fp16}") if choice.keep == "features" else ""
     shared: dict[str, Any] = {
         "frames": plan.frames, "width": plan.width, "store": store, "keep": choice.keep, "tower": tower,
     }  # fmt: skip
-    mixture = Mixture(
-        [Part(len(groups), one.weight) for groups, one in zip(trained, plan.data, strict=True)], plan.seed
-    )
+    parts = [part for one, groups in zip(plan.data, trained, strict=True) for part in parts_of(one, groups)]
+    mixture = Mixture([part for _, part in parts], plan.seed)
     count = arguments.max_steps * _samples_a_step(arguments)
-    dataset = Files(trained, mixture, processor, count=count, **shared)
-    held_files = Files([kept_back], None, processor, count=len(kept_back), **shared) if kept_back else None
+    dataset = Files([groups for groups, _ in parts], mixture, processor, count=count, **shared)
+    held_files = Files(kept_back, None, processor, count=held, **shared) if held else None
     on_cpu = arguments.device.type == "cpu"
     collator = FilesCollator(processor, plan.width, BUCKET if on_cpu else 8)
     sight = Sight(processor, store if choice.keep == "features" else None, plan.learn.vision)
     patience = plan.evaluation.patience
     return Setup(
-        model, dataset, collator, sight, held_files, [group for groups in trained for group in groups], choice,
-        [Patience(patience)] if patience and held_files else [],
+        model, dataset, collator, sight, held_files, choice, total, sum(groups.records for groups in trained),
+        found.flawed, [Patience(patience)] if patience and held_files else [],
     )  # fmt: skip
 
 
@@ -294,11 +354,10 @@ def _settled(output: Path, arguments: TrainingArguments, choose_now: Callable[[]
 
 def _choice(
     plan: Recipe,
-    sets: Sequence[Sequence[Group]],
+    sets: Sequence[Listed],
     processor: MiniGPT4VideoProcessor,
     model: Any,
     store: Store,
-    total: int,
     arguments: TrainingArguments,
 ) -> Choice:
     """What is kept of what is read. A run that sees nothing twice keeps nothing unless it is told to."""
@@ -308,6 +367,7 @@ def _choice(
         return Choice("frames", "the tower is trained")
     if plan.keep != "auto":
         return Choice(plan.keep, "the recipe says so")
+    total = sum(map(len, sets))
     if arguments.max_steps * _samples_a_step(arguments) <= total and not plan.evaluation.share:
         return Choice("nothing", "nothing is seen twice")
     size = processor.image_size
@@ -370,8 +430,9 @@ def _save(
     told = Told(
         trained=trained,
         parameters=sum(parameter.numel() for parameter in unwrapped(model).parameters()),
-        samples=len(setup.trained) or len(setup.dataset),
-        turns=sum(len(group.records) for group in setup.trained),
+        samples=setup.samples or len(setup.dataset),
+        turns=setup.turns,
+        unusable=setup.unusable,
         held_out=0 if setup.held is None else len(setup.held),
         processes=world,
         parallel=parallel(trainer.model_wrapped),
