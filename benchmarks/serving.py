@@ -32,7 +32,6 @@ from minigpt4_video.data.world.files import render
 
 CLIENTS = (1, 8, 32)
 REQUESTS = {1: 4, 8: 8, 32: 32}
-ROUNDS = {"tiny": 1, "mid": 1}
 FRAMES = 8
 TOKENS = 16
 SIDES = ("reuse", "plain", "transformers")
@@ -204,6 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=["tiny", "mid"])
     parser.add_argument("--side", choices=SIDES)
     parser.add_argument("--model")
@@ -221,6 +221,7 @@ def main() -> None:
         "machine": f"{len(os.sched_getaffinity(0))} of the cores of {platform.machine()}, one thread a server",
         "frames": FRAMES,
         "tokens": TOKENS,
+        "rounds": 1 if given.quick else given.rounds,
         "models": {},
     }
     for name in given.models:
@@ -238,7 +239,7 @@ def main() -> None:
 
                 model = str(EMBEDDED / "tiny")
             results["models"][name] = compare(
-                model, folder, SIDES, 0.1 if given.quick else 1, 1 if given.quick else ROUNDS[name]
+                model, folder, SIDES, 0.1 if given.quick else 1, 1 if given.quick else given.rounds
             )
         if given.output:
             given.output.parent.mkdir(parents=True, exist_ok=True)
