@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 VLLM_VENV ?= .venv-vllm
+LMMS_VENV ?= .venv-lmms-eval
 NEW_ENOUGH := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11" >&2; exit 1; }
 
-.PHONY: ask test test-all test-vllm test-media test-page fuzz-media bench bench-vllm lint fix train-tiny ablate-tiny wheel
+.PHONY: ask test test-all test-lmms-eval test-vllm test-media test-page fuzz-media bench bench-vllm lint fix train-tiny ablate-tiny wheel
 
 ask: $(READY)
 	$(BIN)/minigpt4-video ask examples/clip.mp4 "What color is the triangle?"
@@ -16,6 +17,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest
+
+test-lmms-eval: $(LMMS_VENV)/.installed
+	$(LMMS_VENV)/bin/python -m pytest tests/evaluation/test_lmms_eval.py
 
 test-vllm: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python -m pytest -m "not slow" tests/model tests/inference
@@ -36,6 +40,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/decode_profile.py --output benchmarks/results/decode_profile.json
 	$(BIN)/python benchmarks/training.py --output benchmarks/results/training.json
 	$(BIN)/python benchmarks/serving.py --output benchmarks/results/serving.json
+	$(BIN)/python benchmarks/evaluation.py --output benchmarks/results/evaluation.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/media.py --output benchmarks/results/media.json
 
@@ -67,6 +72,13 @@ $(READY): pyproject.toml constraints.txt
 	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(LMMS_VENV)/.installed: pyproject.toml constraints.txt constraints-lmms-eval.txt
+	@$(NEW_ENOUGH)
+	$(PYTHON) -m venv $(LMMS_VENV)
+	$(LMMS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train]" pytest pytest-timeout pyarrow
+	$(LMMS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-lmms-eval.txt
 	@touch $@
 
 $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
