@@ -18,7 +18,7 @@ def rows_of(output: Path) -> list[dict]:
 
 
 def test_every_file_ends_in_one_status_with_its_reason(mixed, tmp_path, random_model):
-    order = Order(mixed, tmp_path / "out", model=str(random_model), max_new_tokens=4)
+    order = Order(str(mixed), tmp_path / "out", model=str(random_model), max_new_tokens=4)
 
     label(order)
 
@@ -46,7 +46,7 @@ def test_every_file_ends_in_one_status_with_its_reason(mixed, tmp_path, random_m
 def test_the_table_is_the_lines(mixed, tmp_path, random_model):
     import pyarrow.parquet as pq
 
-    label(Order(mixed, tmp_path / "out", model=str(random_model), max_new_tokens=4))
+    label(Order(str(mixed), tmp_path / "out", model=str(random_model), max_new_tokens=4))
 
     assert pq.read_table(tmp_path / "out" / "labels.parquet").to_pylist() == rows_of(tmp_path / "out")
 
@@ -55,7 +55,7 @@ def test_labels_are_what_asking_gives(world, tmp_path, embedded):
     import minigpt4_video as mv
 
     asked = requests(("brief", "tags"), ("en", "zh"))
-    label(Order(world, tmp_path / "out", asked))
+    label(Order(str(world), tmp_path / "out", asked))
 
     chat = mv.VideoChat.from_pretrained("tiny")
     rows = [row for row in rows_of(tmp_path / "out") if row["video"].endswith(".mp4")]
@@ -69,7 +69,7 @@ def test_labels_are_what_asking_gives(world, tmp_path, embedded):
 
 
 def test_a_long_answer_is_truncated_and_says_so(world, tmp_path, embedded):
-    label(Order(world, tmp_path / "out", requests(("detailed",)), max_new_tokens=3))
+    label(Order(str(world), tmp_path / "out", requests(("detailed",)), max_new_tokens=3))
 
     rows = [row for row in rows_of(tmp_path / "out") if row["video"].endswith(".mp4")]
     assert {row["status"] for row in rows} == {"truncated"}
@@ -77,7 +77,7 @@ def test_a_long_answer_is_truncated_and_says_so(world, tmp_path, embedded):
 
 
 def test_a_finished_job_does_nothing_again(mixed, tmp_path, random_model):
-    order = Order(mixed, tmp_path / "out", model=str(random_model), max_new_tokens=4)
+    order = Order(str(mixed), tmp_path / "out", model=str(random_model), max_new_tokens=4)
     label(order)
     before = rows_of(order.output)
 
@@ -88,12 +88,12 @@ def test_a_finished_job_does_nothing_again(mixed, tmp_path, random_model):
 
 
 def test_retrying_labels_what_failed_and_keeps_the_rest(mixed, tmp_path, random_model):
-    order = Order(mixed, tmp_path / "out", model=str(random_model), max_new_tokens=4)
+    order = Order(str(mixed), tmp_path / "out", model=str(random_model), max_new_tokens=4)
     label(order)
     before = {row["video"]: row for row in rows_of(order.output)}
     (mixed / "broken.mp4").write_bytes((mixed / "good.mp4").read_bytes())
 
-    done = label(Order(mixed, tmp_path / "out", model=str(random_model), max_new_tokens=4, again="errors"))
+    done = label(Order(str(mixed), tmp_path / "out", model=str(random_model), max_new_tokens=4, again="errors"))
 
     after = {row["video"]: row for row in rows_of(order.output)}
     assert done.statuses.total() == 4
@@ -116,7 +116,7 @@ def test_retrying_labels_what_failed_and_keeps_the_rest(mixed, tmp_path, random_
     ],
 )
 def test_going_on_with_other_settings_is_refused(mixed, tmp_path, random_model, change):
-    order = {"collection": mixed, "output": tmp_path / "out", "model": str(random_model), "max_new_tokens": 4}
+    order = {"collection": str(mixed), "output": tmp_path / "out", "model": str(random_model), "max_new_tokens": 4}
     label(Order(**order))
 
     with pytest.raises(LabellingError, match="another"):
@@ -128,7 +128,7 @@ def test_going_on_with_other_weights_is_refused(mixed, tmp_path, random_model):
 
     model = tmp_path / "model"
     shutil.copytree(random_model, model)
-    order = Order(mixed, tmp_path / "out", model=str(model), max_new_tokens=4)
+    order = Order(str(mixed), tmp_path / "out", model=str(model), max_new_tokens=4)
     label(order)
     settings = json.loads((model / "generation_config.json").read_text())
     (model / "generation_config.json").write_text(json.dumps(settings | {"repetition_penalty": 1.5}))
@@ -142,14 +142,14 @@ def test_a_folder_with_other_files_is_not_written_into(mixed, tmp_path, random_m
     (tmp_path / "out" / "thesis.txt").write_text("mine")
 
     with pytest.raises(LabellingError, match="thesis"):
-        label(Order(mixed, tmp_path / "out", model=str(random_model)))
+        label(Order(str(mixed), tmp_path / "out", model=str(random_model)))
 
 
 def test_two_processes_do_not_label_into_one_folder(mixed, tmp_path, random_model):
     from minigpt4_video.labelling.job import held
 
     with held(tmp_path / "out"), pytest.raises(LabellingError, match="another process"):
-        label(Order(mixed, tmp_path / "out", model=str(random_model)))
+        label(Order(str(mixed), tmp_path / "out", model=str(random_model)))
 
 
 def test_the_command_labels_and_tells(mixed, tmp_path, random_model, command):
@@ -176,17 +176,17 @@ def kill(progress):
     if progress.clips == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-label(Order(Path(sys.argv[1]), Path(sys.argv[2]), requests(("brief", "tags")), keep_every=0), kill)
+label(Order(sys.argv[1], Path(sys.argv[2]), requests(("brief", "tags")), keep_every=0), kill)
 """
 
 
 def test_a_kill_loses_and_doubles_nothing(world, tmp_path, embedded):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    label(Order(world, undisturbed, requests(("brief", "tags"))))
+    label(Order(str(world), undisturbed, requests(("brief", "tags"))))
 
     line = [sys.executable, "-c", KILLED, str(world), str(killed), "3"]
     assert subprocess.run(line, capture_output=True, timeout=250).returncode == -signal.SIGKILL
-    done = label(Order(world, killed, requests(("brief", "tags"))))
+    done = label(Order(str(world), killed, requests(("brief", "tags"))))
 
     def told(folder: Path) -> list[tuple]:
         return [(row["id"], row["status"], row["text"]) for row in rows_of(folder)]

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigpt4_video.errors import LabellingError, UserError
+from minigpt4_video.labelling.cuts import joined, windows
 from minigpt4_video.labelling.manifest import plan_rows, row_id, works, write_plan
 from minigpt4_video.labelling.requests import requests
-from minigpt4_video.labelling.sources import Source, collection, windows
+from minigpt4_video.labelling.sources import Source, collection
 
 BRIEF = requests()
 
@@ -25,7 +26,7 @@ def planned(tmp_path: Path, sources, asked=BRIEF) -> list[dict]:
 
 
 def test_every_file_of_a_folder_has_a_row_for_every_request(mixed, tmp_path):
-    rows = planned(tmp_path, collection(mixed), requests(("brief", "tags"), ("en", "zh"), ["Who speaks?"]))
+    rows = planned(tmp_path, collection(str(mixed)), requests(("brief", "tags"), ("en", "zh"), ["Who speaks?"]))
 
     files = sorted(file.relative_to(mixed).as_posix() for file in mixed.rglob("*") if file.is_file())
     assert len(files) == 8
@@ -36,13 +37,13 @@ def test_every_file_of_a_folder_has_a_row_for_every_request(mixed, tmp_path):
 
 
 def test_ids_and_order_do_not_depend_on_where_the_folder_lies(mixed, tmp_path):
-    first = planned(tmp_path / "mixed", collection(mixed))
+    first = planned(tmp_path / "mixed", collection(str(mixed)))
     elsewhere = tmp_path / "elsewhere" / "deeper"
     elsewhere.parent.mkdir()
     (mixed / "plan").rename(tmp_path / "gone")
     mixed.rename(elsewhere)
 
-    again = planned(tmp_path, collection(elsewhere))
+    again = planned(tmp_path, collection(str(elsewhere)))
 
     assert [(row["id"], row["name"]) for row in again] == [(row["id"], row["name"]) for row in first]
 
@@ -82,7 +83,7 @@ def test_a_table_gives_its_rows_and_its_faults(tmp_path):
     ]
     table.write_text("\n".join(json.dumps(line) for line in lines) + "\nno json\n", encoding="utf-8")
 
-    found = list(collection(table))
+    found = list(collection(str(table)))
 
     assert found[0] == Source("one", str(tmp_path / "a.mp4"), 1.0, 2.5, "off")
     assert found[1] == Source("b.mp4", str(tmp_path / "b.mp4"))
@@ -95,7 +96,7 @@ def test_a_place_that_is_no_collection_is_refused(tmp_path, video):
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "none", tmp_path / "empty", video):
         with pytest.raises(LabellingError):
-            list(collection(place))
+            list(collection(str(place)))
 
 
 def test_what_is_asked_twice_or_not_known_is_refused():
@@ -132,15 +133,21 @@ def test_names_that_no_encoding_can_say_are_planned_and_found_again(tmp_path):
 
 
 @given(
-    duration=st.floats(0.1, 1000), length=st.floats(0.5, 100), least=st.floats(0, 50), start=st.floats(0, 0.5),
+    length=st.floats(0.1, 1000), window=st.floats(0.5, 100), least=st.floats(0, 50), begin=st.floats(0, 500),
 )  # fmt: skip
-def test_windows_cover_a_clip_without_gap_or_overlap(duration, length, least, start):
-    begin = start * duration
-    found = list(windows(Source("a", "a", begin), duration, length, least))
+def test_windows_cover_a_clip_without_gap_or_overlap(length, window, least, begin):
+    whole = (begin, begin + length)
+    found = list(windows(whole, window, least))
 
-    assert found[0].start == pytest.approx(begin, abs=1e-3)
-    assert found[-1].end == pytest.approx(duration, abs=1e-3)
-    for one, next_one in pairwise(found):
-        assert one.end == next_one.start
-        assert one.end > one.start
-    assert all(one.end - one.start <= length + max(least, 0) + 2e-3 for one in found)
+    assert (found[0][0], found[-1][1]) == whole
+    assert all(one[1] == after[0] for one, after in pairwise(found))
+    assert all(0 < end - start <= window + least + 1e-6 for start, end in found)
+
+
+@given(begins=st.lists(st.floats(0, 100)), least=st.floats(0.1, 20))
+def test_scenes_are_joined_until_none_is_too_short(begins, least):
+    found = joined((0.0, 100.0), begins, least)
+
+    assert (found[0][0], found[-1][1]) == (0.0, 100.0)
+    assert all(one[1] == after[0] for one, after in pairwise(found))
+    assert len(found) == 1 or all(end - start >= least - 1e-6 for start, end in found)

@@ -1,5 +1,6 @@
 """Clips to labels: all requests of a clip in one pass behind one shared prefix, and every failure a status."""
 
+import json
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,10 +13,13 @@ from minigpt4_video.inference.answer import Answer
 from minigpt4_video.inference.batching import Engine, Question, Reply, Request
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.video import Video
+from minigpt4_video.labelling.agreement import Agreement
+from minigpt4_video.labelling.checks import notes
 from minigpt4_video.labelling.manifest import Row, Work
 from minigpt4_video.labelling.reading import Seen
 from minigpt4_video.labelling.requests import Asked
 from minigpt4_video.labelling.rows import Label
+from minigpt4_video.labelling.structured import as_asked, checked, found, question
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +43,23 @@ class Reading(NamedTuple):
     seen: "Future[Seen]"
 
 
+@dataclass
+class _Held:
+    """A clip in the engine's hands."""
+
+    reading: Reading
+    video: Video | None = None
+    """Once it was opened: its features serve what is asked later."""
+
+
 class Captioner:
     """A model with its engine, and what it is asked. One call of `label` at a time."""
 
-    def __init__(self, chat: VideoChat, engine: Engine, settings: Settings) -> None:
+    def __init__(self, chat: VideoChat, engine: Engine, settings: Settings, agreement: Agreement | None = None) -> None:
         self.chat = chat
         self.engine = engine
         self.settings = settings
+        self.agreement = agreement
 
     def label(self, readings: Iterable[Reading]) -> Iterator[list[Label]]:
         """The labels of each clip, in the order of the clips; they are taken as the engine needs them.
@@ -55,41 +69,76 @@ class Captioner:
         """
         coming = iter(readings)
         while True:
-            held: deque[Reading] = deque()
+            held: deque[_Held] = deque()
             try:
                 for reply in self.engine.answer(self._requests(coming, held)):
                     yield self._labels(held.popleft(), reply)
                 return
             except (RuntimeError, MemoryError, ValueError, LookupError, TypeError) as failure:
                 logger.warning("the engine stopped (%s); %d clips are asked one by one", brief(failure), len(held))
-                for reading in held:
-                    yield self._alone(reading)
+                for one in held:
+                    yield self._alone(one)
 
-    def _requests(self, readings: Iterator[Reading], held: "deque[Reading]") -> Iterator[Request]:
+    def _requests(self, readings: Iterator[Reading], held: "deque[_Held]") -> Iterator[Request]:
         for reading in readings:
-            held.append(reading)
-            yield self._request(reading)
+            held.append(one := _Held(reading))
+            yield self._request(one)
 
-    def _request(self, reading: Reading) -> Request:
+    def _request(self, one: _Held) -> Request:
         given = self.settings
         asked = [
             Question(given.requests[row.request].text, given.max_new_tokens, given.temperature, given.seed)
-            for row in reading.work.rows
+            for row in one.reading.work.rows
         ]
-        return Request(lambda: Video(self.chat, reading.seen.result().footage), asked)
 
-    def _alone(self, reading: Reading) -> list[Label]:
+        def opened() -> Video:
+            one.video = Video(self.chat, one.reading.seen.result().footage)
+            return one.video
+
+        return Request(opened, asked)
+
+    def _alone(self, one: _Held) -> list[Label]:
+        reading = one.reading
         try:
-            return self._labels(reading, next(iter(self.engine.answer([self._request(reading)]))))
+            return self._labels(one, next(iter(self.engine.answer([self._request(one)]))))
         except (RuntimeError, MemoryError, ValueError, LookupError, TypeError) as failure:
             return [self._failed(reading, row, "caption", brief(failure)) for row in reading.work.rows]
 
-    def _labels(self, reading: Reading, reply: Reply) -> list[Label]:
-        rows = reading.work.rows
+    def _labels(self, one: _Held, reply: Reply) -> list[Label]:
+        reading, rows = one.reading, one.reading.work.rows
         if reply.error is not None:
             stage = "read" if reading.seen.exception() is not None else "caption"
             return [self._failed(reading, row, stage, str(reply.error)) for row in rows]
-        return [self._label(reading, row, answer) for row, answer in zip(rows, reply.answers, strict=True)]
+        labels = [self._label(reading, row, answer) for row, answer in zip(rows, reply.answers, strict=True)]
+        self._check_objects(one, labels)
+        self._compare(reading.seen.result(), labels)
+        return labels
+
+    def _check_objects(self, one: _Held, labels: list[Label]) -> None:
+        """Put the objects that schemas ask for into their labels; each field that is wrong is asked for by itself, all
+        of a clip's together."""
+        asked = [self.settings.requests[row.request] for row in one.reading.work.rows]
+        objects = [
+            _Object(label, json.loads(a.schema), a.language) for label, a in zip(labels, asked, strict=True) if a.schema
+        ]
+        again = [(at, name) for at in objects for name in at.to_ask()]
+        if again and one.video is not None:
+            questions = [question(name, at.schema, at.language) for at, name in again]
+            given = self.settings
+            answers = one.video.ask_many(
+                questions, max_new_tokens=given.max_new_tokens, temperature=given.temperature, seed=given.seed
+            )
+            for (at, name), answer in zip(again, answers, strict=True):
+                at.take(name, answer.text)
+        for at in objects:
+            at.settle()
+
+    def _compare(self, seen: Seen, labels: list[Label]) -> None:
+        told = [label for label in labels if label.text]
+        if self.agreement is not None and told:
+            found = self.agreement(seen.footage.clip.frames, [label.text for label in told])
+            for label, value in zip(told, found, strict=True):
+                label.agreement = value
 
     def _failed(self, reading: Reading, row: Row, stage: Any, why: str) -> Label:
         label = self._begun(reading, row)
@@ -114,6 +163,7 @@ class Captioner:
             label.error = f"the model was not at its end after {answer.tokens} tokens"
         elif not answer.text:
             label.status, label.stage, label.error = "error", "check", "the model said nothing"
+        label.notes = notes(label.text, label.language)
         return label
 
     def _begun(self, reading: Reading, row: Row) -> Label:
@@ -121,6 +171,36 @@ class Captioner:
         label.model, label.revision, label.made_by = self.chat.name, self.settings.revision, __version__
         label.attempt = self.settings.attempt
         return label
+
+
+class _Object:
+    """The object that a label is to hold."""
+
+    def __init__(self, label: Label, schema: dict[str, Any], language: str) -> None:
+        self.label = label
+        self.schema = schema
+        self.language = language
+        self.found = found(label.text, schema)
+
+    def to_ask(self) -> list[str]:
+        return [name for name in self.found.wrong if name in self.schema["properties"]]
+
+    def take(self, name: str, text: str) -> None:
+        """The answer to the question for one field."""
+        value = self.found.value | {name: as_asked(text, self.schema["properties"][name])}
+        self.found = checked(value, self.schema)
+        self.label.notes.append(f"asked again: {name}")
+
+    def settle(self) -> None:
+        label = self.label
+        label.notes = [note for note in label.notes if note != "other language"]  # the names of fields are no text
+        if self.found.wrong:
+            name, why = next(iter(self.found.wrong.items()))
+            label.status, label.stage = "error", "check"
+            label.error = f"the answer is not as the schema says: {name or 'object'} {why}"
+        else:
+            label.status, label.stage, label.error = "success", "", ""
+            label.data = json.dumps(self.found.value, ensure_ascii=False)
 
 
 def brief(failure: BaseException) -> str:

@@ -32,6 +32,8 @@ class Given:
     model: str
     revision: str
     """Digest of the weights."""
+    form: str | None = None
+    media: str | None = None
     cut: str = ""
     """How videos are cut into clips."""
     frames: int | None = None

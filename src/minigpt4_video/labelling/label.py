@@ -1,23 +1,34 @@
 """The whole of a labelling run, from a collection to a table: what `minigpt4-video label` does."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from minigpt4_video.errors import LabellingError
 from minigpt4_video.inference.batching import BuiltIn
 from minigpt4_video.inference.chat import VideoChat
-from minigpt4_video.inference.loading import find_model
+from minigpt4_video.inference.loading import find_model, load_processor
+from minigpt4_video.labelling.agreement import Agreement
 from minigpt4_video.labelling.alarms import Alarms
+from minigpt4_video.labelling.browse import rows_where
 from minigpt4_video.labelling.captioner import Captioner, Settings
-from minigpt4_video.labelling.job import Given, Job, held, planned, revision_of
+from minigpt4_video.labelling.cuts import Cutting, cut
+from minigpt4_video.labelling.estimate import Estimate, estimate
+from minigpt4_video.labelling.export import EXPORTS, clips
+from minigpt4_video.labelling.job import PLAN, Given, Job, held, planned, read_settings, revision_of
 from minigpt4_video.labelling.local import labels_here
+from minigpt4_video.labelling.manifest import Work, plan_rows
 from minigpt4_video.labelling.pieces import SECONDS_A_PIECE, Pieces, write_merged
-from minigpt4_video.labelling.reading import Form
+from minigpt4_video.labelling.reading import Form, Reader
 from minigpt4_video.labelling.requests import Asked, requests
+from minigpt4_video.labelling.rows import Label
 from minigpt4_video.labelling.run import Progress, carry_out
 from minigpt4_video.labelling.sources import Sources, collection
+from minigpt4_video.labelling.summary import Summary, write_summary
 from minigpt4_video.media import Limits
 
 
@@ -25,10 +36,18 @@ from minigpt4_video.media import Limits
 class Order:
     """What is to be labelled, and how."""
 
-    collection: Path
+    collection: str
+    """A folder, a table, a tar, a data set, or a folder of an object store: as `sources.collection` has it."""
     output: Path
     requests: tuple[Asked, ...] = field(default_factory=requests)
+    form: str | None = None
+    """The format of a data set, by its name in `data.formats`."""
+    media: Path | None = None
+    """Where the videos of a table or a data set are."""
+    cutting: Cutting = field(default_factory=Cutting)
     model: str = "tiny"
+    agreement: Path | None = None
+    """A model that knows texts and pictures, such as CLIP."""
     device: str = "auto"
     dtype: str = "auto"
     quantize: Literal["8bit", "4bit"] | None = None
@@ -62,38 +81,88 @@ def label(order: Order, tell: Callable[[Progress], None] | None = None) -> Progr
     with held(order.output):
         job = planned(order.output, given(order, folder), lambda: sources(order))
         job = job._replace(pieces=Pieces(job.pieces.folder, order.keep_every))
-        chat = VideoChat.from_pretrained(order.model, order.device, order.dtype, quantize=order.quantize)
-        together = order.together or (1 if chat.model.device.type == "cpu" else 8)
-        settings = settings_of(job, attempt=job.pieces.attempts() + (order.again is not None))
-        captioner = Captioner(chat, BuiltIn(chat, rows=together, ahead=max(2, 2 * order.readers)), settings)
-        form = form_of(order, chat.processor)
+        settings = _settings(job.given, job.pieces.attempts() + (order.again is not None))
         names = {asked.style: asked for asked in order.requests}
         alarms = Alarms(order.max_failures, order.max_alike, lambda one: names[one.style].is_caption)
-        progress = carry_out(
-            job,
-            settings,
-            lambda left: labels_here(left, captioner, form, order.limits, order.readers),
-            alarms,
-            order.again,
-            tell,
-        )
-        write_merged(job.pieces, job.plan.rows, order.output)
+        engine = partial(_labels, order=order, settings=settings, form=form_of(order, load_processor(folder)))
+        progress = carry_out(job, settings, engine, alarms, order.again, tell)
+        finish(job)
     return progress
 
 
+def foresee(order: Order) -> Estimate:
+    """What an order will take. Raises as `label` does; writes nothing."""
+    folder = find_model(order.model)
+    settings = _settings(given(order, folder), 0)
+    form = form_of(order, load_processor(folder))
+    reader = Reader(form, order.limits)
+    engine = partial(_labels, order=order, settings=settings, form=form)
+    try:
+        return estimate(sources(order), order.requests, reader, engine)
+    finally:
+        reader.close()
+
+
+def finish(job: Job) -> None:
+    """The table and the summary of a job of which every row is labelled."""
+    summary = Summary()
+    write_merged(job.pieces, job.plan.rows, job.output, summary.look)
+    asked, rows = len(job.given.requests), job.plan.rows
+    facts = f"{rows} rows: {job.plan.clips} clips, {asked} requests each, by {job.given.model} ({job.given.revision})"
+    wanted = {row["number"] for row in (*summary.best, *summary.worst, *summary.failed)}
+    paths = paths_of(job.output, lambda row: row["number"] in wanted, "number")
+    write_summary(summary, job.output, f"Labels of {job.given.collection}", facts, paths.__getitem__)
+
+
+def paths_of(output: Path, wanted: Callable[[dict[str, Any]], bool], by: Literal["number", "id"]) -> dict[Any, str]:
+    """The files of some rows of a plan, by their number or id."""
+    batches = plan_rows(output / PLAN)
+    return {row[by]: os.fsdecode(row["path"]) for batch in batches for row in batch if wanted(row)}
+
+
+def export(output: Path, name: str, condition: str = "") -> int:
+    """Write a finished job's labels in one of the `EXPORTS`; how many clips. Raises LabellingError."""
+    if name not in EXPORTS:
+        raise LabellingError(f"there is no form {name}; choose {', '.join(EXPORTS)}")
+    read_settings(output)
+    chosen = {row["id"] for row in rows_where(output, condition) if row["status"] == "success"}
+    paths = paths_of(output, lambda row: row["id"] in chosen, "id")
+    return EXPORTS[name](clips(rows_where(output, condition), paths.__getitem__), output)
+
+
+def _labels(works: Iterator[Work], order: Order, settings: Settings, form: Form) -> Iterator[list[Label]]:
+    first = next(works, None)
+    if first is None:
+        return  # and no model is loaded
+    yield from labels_here(chain((first,), works), captioner(order, settings), form, order.limits, order.readers)
+
+
+def captioner(order: Order, settings: Settings) -> Captioner:
+    """The model of an order, loaded."""
+    chat = VideoChat.from_pretrained(order.model, order.device, order.dtype, quantize=order.quantize)
+    together = order.together or (1 if chat.model.device.type == "cpu" else 8)
+    agreement = None if order.agreement is None else Agreement(order.agreement, chat.model.device)
+    return Captioner(chat, BuiltIn(chat, rows=together, ahead=2 * order.readers), settings, agreement)
+
+
 def sources(order: Order) -> Sources:
-    for source in collection(order.collection):
-        yield source._replace(subtitles="off") if order.subtitles == "off" else source
+    """The clips of an order's collection, cut as it says."""
+    found = collection(order.collection, order.form, order.media)
+    reader = Reader(Form(1, 32, 1, 0, 1), order.limits)
+    try:
+        for source in cut(found, order.cutting, reader):
+            yield source._replace(subtitles="off") if order.subtitles == "off" else source
+    finally:
+        reader.close()
 
 
 def given(order: Order, folder: Path) -> Given:
     """What of an order decides the labels."""
-    if not order.collection.exists():
-        raise LabellingError(
-            f"there is no file or folder {order.collection}; name a folder of videos or a table of them"
-        )
     return Given(
-        collection=str(order.collection.absolute()),
+        collection=order.collection if "://" in order.collection else os.path.abspath(order.collection),
+        form=order.form,
+        media=None if order.media is None else str(order.media.absolute()),
+        cut=str(order.cutting),
         requests=order.requests,
         model=order.model,
         revision=revision_of(folder),
@@ -110,8 +179,7 @@ def given(order: Order, folder: Path) -> Given:
     )
 
 
-def settings_of(job: Job, attempt: int) -> Settings:
-    given = job.given
+def _settings(given: Given, attempt: int) -> Settings:
     return Settings(
         given.requests, given.max_new_tokens, given.temperature, given.seed, revision=given.revision, attempt=attempt
     )

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 
 from minigpt4_video.labelling.captioner import Captioner, Reading
-from minigpt4_video.labelling.files import local_file
+from minigpt4_video.labelling.files import at_hand
 from minigpt4_video.labelling.manifest import Work
 from minigpt4_video.labelling.reading import Form, Reader, Seen
 from minigpt4_video.labelling.rows import Label
@@ -45,10 +45,10 @@ class Readings:
 
     def read(self, work: Work) -> Seen:
         """What is seen of a clip. Raises MediaError."""
-        with local_file(work.source.path) as path:
+        with at_hand(work.source) as (source, path):
             reader = self._free.get()
             try:
-                return reader.read(work.source, path)
+                return reader.read(source, path)
             finally:
                 self._free.put(reader)
 

@@ -23,8 +23,8 @@ def serve(form: Form, limits: Limits, requests: BinaryIO, answers: BinaryIO) -> 
         told: dict[str, Any] = {"error": None}
         frames = b""
         try:
-            told |= _read(request, form, limits)
-            frames = told.pop("frames")
+            told |= answered(request, form, limits)
+            frames = told.pop("frames", b"")
         except UserError as refused:
             told["error"] = str(refused)
         except MemoryError:
@@ -35,9 +35,17 @@ def serve(form: Form, limits: Limits, requests: BinaryIO, answers: BinaryIO) -> 
         answers.flush()
 
 
-def _read(request: dict[str, Any], form: Form, limits: Limits) -> dict[str, Any]:
+def answered(request: dict[str, Any], form: Form, limits: Limits) -> dict[str, Any]:
+    """What is asked of a file: what is seen of a clip, its span, or its scenes."""
     path = Path(request["path"])
     info = probe(path)
+    start, end = request["start"] or 0.0, min(request["end"] or info.duration, info.duration)
+    if request["what"] == "span":
+        if end <= start:
+            raise MediaError(f"{shown(path)} lasts {info.duration:.1f} s, so there is nothing from {start:g} s on")
+        return {"span": [start, end]}
+    if request["what"] == "scenes":
+        return {"scenes": _scenes(path, start, end)}
     if info.duration > limits.duration:
         raise MediaError(
             f"{shown(path)} lasts {info.duration:.0f} s and {limits.duration:g} s are allowed; cut it, or plan windows"
@@ -67,6 +75,17 @@ def _read(request: dict[str, Any], form: Form, limits: Limits) -> dict[str, Any]
         "signals": list(signals(footage.clip.frames)),
         "frames": footage.clip.frames.tobytes(),
     }
+
+
+def _scenes(path: Path, start: float, end: float) -> list[float]:
+    """When scenes begin, in seconds from the first frame, by PySceneDetect's detector of content."""
+    from scenedetect import ContentDetector, detect
+
+    try:
+        found = detect(str(path), ContentDetector(), start_time=float(start), end_time=float(end), backend="pyav")
+    except Exception as error:  # what its decoders raise is not told
+        raise MediaError(f"{shown(path)} cannot be looked through for cuts: {error}") from error
+    return [begin.seconds for begin, _ in found[1:]]
 
 
 def limit(limits: Limits, hears: bool) -> None:

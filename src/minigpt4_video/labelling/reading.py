@@ -10,9 +10,10 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from minigpt4_video.labelling.signals import Signals
 from minigpt4_video.labelling.sources import Source
 from minigpt4_video.media import Clip, Limits, SubtitleTrack, VideoInfo
 from minigpt4_video.media.guarded import FEW_THREADS, KEPT_VARIABLES
+
+Result = TypeVar("Result")
 
 LONGEST_ANSWER = 2**24
 FILES_A_CHILD = 500
@@ -69,12 +72,41 @@ class Reader:
 
     def read(self, source: Source, path: Path) -> Seen:
         """The frames, texts and signals of a clip; `path` is where its file lies now. Raises MediaError."""
-        request = {"path": str(path.absolute()), "start": source.start, "end": source.end} | {
-            "subtitles": source.subtitles
-        }
+        told, deadline = self._asked("clip", source, path)
+        return self._sensible(source, lambda: self._seen(told, source, deadline))
+
+    def span(self, source: Source, path: Path) -> tuple[float, float]:
+        """Where a clip begins and ends in its file, in seconds. Raises MediaError."""
+        told, _ = self._asked("span", source, path)
+        return self._sensible(source, lambda: (float(told["span"][0]), float(told["span"][1])))
+
+    def scenes(self, source: Source, path: Path) -> list[float]:
+        """When the scenes of a clip begin, in seconds. Raises MediaError."""
+        told, _ = self._asked("scenes", source, path)
+        return self._sensible(source, lambda: [float(time) for time in told["scenes"]])
+
+    def _asked(self, what: str, source: Source, path: Path) -> tuple[dict[str, Any], float]:
+        request = {"what": what, "path": str(path.absolute()), "start": source.start, "end": source.end}
+        line = json.dumps(request | {"subtitles": source.subtitles}).encode() + b"\n"
+
+        def exchanged() -> tuple[dict[str, Any], float]:
+            self._send(line)
+            deadline = time.monotonic() + self.limits.seconds
+            length = int.from_bytes(self._bytes(8, deadline), "little")
+            if length > LONGEST_ANSWER:
+                raise _Gone("returned more than was asked for")
+            told = json.loads(self._bytes(length, deadline))
+            if told["error"] is not None:
+                said = " ".join(str(told["error"]).split())[:2000]
+                raise MediaError(said.replace(str(path.absolute()), source.name))
+            return told, deadline
+
+        return self._sensible(source, exchanged)
+
+    def _sensible(self, source: Source, get: Callable[[], Result]) -> Result:
+        """What `get` understands of the child's answer. One that makes no sense is the end of the child."""
         try:
-            self._send(json.dumps(request).encode() + b"\n")
-            return self._received(path, source, time.monotonic() + self.limits.seconds)
+            return get()
         except MediaError:
             raise
         except (_Gone, OSError) as gone:
@@ -106,14 +138,7 @@ class Reader:
         except BrokenPipeError as error:
             raise _Gone("did not start") from error
 
-    def _received(self, path: Path, source: Source, deadline: float) -> Seen:
-        length = int.from_bytes(self._bytes(8, deadline), "little")
-        if length > LONGEST_ANSWER:
-            raise _Gone("returned more than was asked for")
-        told = json.loads(self._bytes(length, deadline))
-        if told["error"] is not None:
-            said = " ".join(str(told["error"]).split())[:2000]
-            raise MediaError(said.replace(str(path.absolute()), source.name))
+    def _seen(self, told: dict[str, Any], source: Source, deadline: float) -> Seen:
         times = np.array(told["times"], np.float64)
         most = self.form.asked_frames or self.form.frames
         if times.ndim != 1 or not 0 < len(times) <= most or not np.isfinite(times).all():

@@ -7,6 +7,7 @@ from typing import Any
 
 from minigpt4_video.errors import LabellingError
 from minigpt4_video.instructions import CAPTION_STYLE, caption_request
+from minigpt4_video.labelling.structured import check_schema
 
 SCHEMA_REQUEST: dict[str, str] = {
     "en": "Describe this video as one JSON object, without any other words, by this JSON schema: ",
@@ -47,6 +48,7 @@ def requests(
     nothing is asked, or the same twice."""
     asked = [Asked(style, language, caption_request(style, language)) for style in styles for language in languages]
     for name, schema in (schemas or {}).items():
+        check_schema(name, schema)
         written = json.dumps(schema, ensure_ascii=False, sort_keys=True)
         asked += [Asked(name, language, SCHEMA_REQUEST[language] + written, written) for language in languages]
     asked += [Asked(f"question-{number}", "", text) for number, text in enumerate(questions, 1)]

@@ -13,7 +13,7 @@ from minigpt4_video.labelling.manifest import Work, works
 from minigpt4_video.labelling.rows import Label, Status
 
 Labels = Iterator[list[Label]]
-Engine = Callable[[Iterable[Work]], Labels]
+Engine = Callable[[Iterator[Work]], Labels]
 """The labels of works, one list a clip, in any order."""
 
 

@@ -1,15 +1,17 @@
 """What a collection holds, one clip at a time and in an order that does not depend on the machine."""
 
-import math
+import json
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from minigpt4_video.data.formats.rows import TABLES, Row, Unusable, table
+from minigpt4_video.data.formats import read
+from minigpt4_video.data.formats.rows import TABLES, Row, Unusable, brief, table
 from minigpt4_video.data.sample import Flaw
 from minigpt4_video.errors import LabellingError
 from minigpt4_video.media.subtitles import SUFFIXES as SUBTITLE_SUFFIXES
+from minigpt4_video.messages import media_parts
 
 NO_VIDEO = {
     **dict.fromkeys(SUBTITLE_SUFFIXES, "a subtitle file"),
@@ -38,18 +40,76 @@ class Source(NamedTuple):
 
 
 Sources = Iterator[Source]
-Known = Callable[[str], str]
+
+CARDS = ("metadata.parquet", "metadata.jsonl", "metadata.csv")
+"""What makes a folder a VideoFolder of Hugging Face's datasets: a table with the column `file_name`."""
 
 
-def collection(place: Path) -> Sources:
-    """The clips of a folder, or of a table of videos. Raises LabellingError for a place that holds neither."""
-    if place.is_dir():
-        return folder(place)
-    if place.suffix.lower() in TABLES and place.is_file():
-        return listed(place)
+def collection(address: str, form: str | None = None, media: Path | None = None) -> Sources:
+    """The clips of a collection: a folder of videos, of shards (tars) or with a card; a table; a tar; a data set in a
+    `form` of `data.formats`; or a folder in an object store. `media` is where the videos of a table or data set are.
+
+    Raises LabellingError for a place that is none of these, DataError for a data set that is none.
+    """
+    if "://" in address:
+        return stored(address)
+    place = Path(address)
     if not place.exists():
         raise LabellingError(f"there is no file or folder {place}; name a folder of videos or a table of them")
+    if form is not None:
+        return known(form, place, media)
+    if place.is_dir():
+        card = next((place / name for name in CARDS if (place / name).is_file()), None)
+        if card is not None:
+            return listed(card, media or place)
+        return known("video2dataset", place, media) if any(place.glob("*.tar")) else folder(place)
+    if place.suffix.lower() == ".tar":
+        return known("video2dataset", place, media)
+    if place.suffix.lower() in TABLES:
+        return listed(place, media)
     raise LabellingError(f"{place} is neither a folder nor a table ({', '.join(TABLES)}); put its video into a folder")
+
+
+def known(form: str, place: Path, media: Path | None = None) -> Sources:
+    """The videos of a data set in one of the formats of `data.formats`, with their spans and subtitles. Texts that it
+    has are left, and need not be there; its pictures are none."""
+    for record in read(form, place, media=media, texts_needed=False):
+        if isinstance(record, Flaw):
+            yield Source(record.where, "", unfit=_told(record.problem, record.detail), faulty=True)
+            continue
+        part = next(media_parts(record.messages), None)
+        if part is None or part["type"] != "video":
+            yield Source(record.id, "", unfit="shows no video")
+            continue
+        given = part.get("subtitles", "auto")
+        subtitles = given if isinstance(given, str) else json.dumps(given)
+        yield Source(record.id, part["path"], part.get("start"), part.get("end"), subtitles)
+
+
+def stored(address: str) -> Sources:
+    """The files below a folder of an object store, by name; subtitles are those with the name of the video."""
+    from minigpt4_video.labelling.files import filesystem
+
+    system, root = filesystem(address)
+    try:
+        names = sorted(str(name) for name in system.find(root))
+    except Exception as error:  # every kind of store has errors of its own
+        raise LabellingError(f"{address} cannot be listed: {' '.join(str(error).split())[:300]}") from error
+    if not names:
+        raise LabellingError(f"there is nothing in {address}; name a folder with videos")
+    said = {
+        PurePosixPath(name).with_suffix(""): name for name in names if PurePosixPath(name).suffix in SUBTITLE_SUFFIXES
+    }
+    for name in names:
+        path = PurePosixPath(name)
+        kind = NO_VIDEO.get(path.suffix.lower())
+        beside = said.get(path.with_suffix(""))
+        yield Source(
+            name.removeprefix(root).lstrip("/") or path.name,
+            system.unstrip_protocol(name),
+            subtitles=system.unstrip_protocol(beside) if beside and not kind else "off",
+            unfit=f"is {kind}, not a video" if kind else "",
+        )
 
 
 def folder(place: Path) -> Sources:
@@ -74,13 +134,16 @@ def listed(place: Path, media: Path | None = None) -> Sources:
     base = media or place.parent
     for row in table(place):
         if isinstance(row, Flaw):
-            yield Source(row.where, "", unfit=f"{row.problem}: {row.detail}", faulty=True)
+            yield Source(row.where, "", unfit=_told(row.problem, row.detail), faulty=True)
             continue
         try:
             yield _of_row(row, base)
         except Unusable as reason:
-            detail = f": {reason.detail}" if reason.detail else ""
-            yield Source(row.where, "", unfit=f"{reason.problem}{detail}", faulty=True)
+            yield Source(row.where, "", unfit=_told(reason.problem, brief(reason.detail)), faulty=True)
+
+
+def _told(problem: str, detail: str) -> str:
+    return f"{problem}: {detail}" if detail else problem
 
 
 def _of_row(row: Row, base: Path) -> Source:
@@ -93,21 +156,5 @@ def _of_row(row: Row, base: Path) -> Source:
     if not isinstance(subtitles, str):
         raise Unusable("subtitles are not a name", subtitles)
     if subtitles not in ("auto", "off"):
-        subtitles = str(base / subtitles)
-    return Source(name, str(base / video), start, end, subtitles)
-
-
-def windows(source: Source, duration: float, length: float, least: float) -> Sources:
-    """A clip cut into parts of `length` seconds. A rest shorter than `least` belongs to the part before it.
-
-    `duration` is that of the whole file, in seconds.
-    """
-    begin = source.start or 0.0
-    until = duration if source.end is None else min(source.end, duration)
-    count = max(1, math.ceil((until - begin) / length - 1e-9))
-    if count > 1 and until - begin - (count - 1) * length < least:
-        count -= 1
-    for number in range(count):
-        end = until if number == count - 1 else begin + (number + 1) * length
-        whole = count == 1 and source.start is None and source.end is None
-        yield source if whole else source._replace(start=round(begin + number * length, 3), end=round(end, 3))
+        subtitles = subtitles if "://" in subtitles else str(base / subtitles)
+    return Source(name, video if "://" in video else str(base / video), start, end, subtitles)

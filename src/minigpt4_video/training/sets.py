@@ -206,7 +206,7 @@ def _skipped(flaw: Flaw) -> Skipped:
 
 def _list(one: DataSet, folder: Path, refused: Any) -> tuple[Any, ...]:
     """One set into `folder`; how many of its rows cannot be used, and the first of those if there is one."""
-    options = {
+    options: dict[str, Any] = {
         name: Path(value)
         for name, value in (("media", one.media), ("texts", one.texts), ("subtitles", one.subtitles))
         if value is not None

@@ -41,13 +41,20 @@ FORMATS: dict[str, Format] = {
 
 
 def read(
-    name: str, path: Path, *, media: Path | None = None, texts: Path | None = None, subtitles: Path | None = None
+    name: str,
+    path: Path,
+    *,
+    media: Path | None = None,
+    texts: Path | None = None,
+    subtitles: Path | None = None,
+    texts_needed: bool = True,
 ) -> Records:
     """The records of a set in one of the `FORMATS`, one at a time; what cannot be used is a `Flaw` in its place.
 
     `media` is the folder of its videos or pictures: files that are not in it are flaws. Without it they are taken to be
     where the annotations are, and looked for there only where the format keeps them there. `subtitles` is a folder of
-    subtitle files, `texts` a table of captions for a set that has none. Raises DataError for a set that
+    subtitle files, `texts` a table of captions for a set that has none. With `texts_needed` False a video without a
+    text is no flaw; its record has an empty one, for a model to write. Raises DataError for a set that
     is not there.
     """
     form = FORMATS.get(name)
@@ -59,4 +66,6 @@ def read(
         raise DataError(f"there is no file {path}; check the name of the data set")
     folder = media or (path if path.is_dir() else path.parent)
     look = media is not None or form.beside
-    return form.read(Place(name, path, folder, look=look, captions=texts, subtitles=subtitles))
+    return form.read(
+        Place(name, path, folder, look=look, captions=texts, subtitles=subtitles, texts_needed=texts_needed)
+    )

@@ -120,7 +120,8 @@ def hd_vila_100m(place: Place) -> Records:
     """HD-VILA-100M, which has no texts: they come from a table of captions (`clip_id`, `caption`), or are what the
     subtitles of each video (`VIDEO_ID.vtt`) say during the clip."""
     if place.captions is None:
-        return each(table(place.path, (".jsonl", ".json")), lambda row: _spoken(place, row))
+        spoken = _spoken if place.texts_needed else _unspoken
+        return each(table(place.path, (".jsonl", ".json")), lambda row: spoken(place, row))
     return _joined(place, place.captions)
 
 
@@ -165,6 +166,10 @@ def _spoken(place: Place, row: Row) -> Iterator[Record]:
         yield asked(place, record.id, part, question, answer)
 
 
+def _unspoken(place: Place, row: Row) -> Iterator[Record]:
+    yield from _clips(place, row.name("video_id"), [(*clip, None) for clip in _vila_clips(row)])
+
+
 def _vila_clips(row: Row) -> list[tuple[str, Any]]:
     clips = row.list("clip")
     if not all(isinstance(clip, dict) and isinstance(clip.get("clip_id"), str) for clip in clips):
@@ -192,9 +197,11 @@ def _clips(place: Place, name: str, clips: list[tuple[str, Any, Any]]) -> Iterat
     for clip_name, times, text in clips:
         try:
             start, end = span(times)
-            if text is None:
-                raise Unusable("a clip has no text", clip_name)
-            yield captioned(place, clip_name, _clip(place, name, clip_name, times, start, end), words(text, "caption"))
+            if place.texts_needed:
+                if text is None:
+                    raise Unusable("a clip has no text", clip_name)
+                text = words(text, "caption")
+            yield captioned(place, clip_name, _clip(place, name, clip_name, times, start, end), text or "")
         except Unusable as reason:
             refused.append(reason)
     if refused:

@@ -25,7 +25,8 @@ class Place:
     """The files of one set: annotations at `path`, videos or pictures in `media`, subtitles in `subtitles` or, without
     a folder of their own, beside the videos. Texts that the set itself does not have are in `captions`.
 
-    Without `look`, media are named as they would be called and not looked for.
+    Without `look`, media are named as they would be called and not looked for. Without `texts_needed`, what is shown
+    need not be described yet.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Place:
         look: bool = True,
         captions: Path | None = None,
         subtitles: Path | None = None,
+        texts_needed: bool = True,
     ) -> None:
         self.source = source
         self.path = path
@@ -44,6 +46,7 @@ class Place:
         self.look = look
         self.captions = captions
         self.subtitles = subtitles
+        self.texts_needed = texts_needed
         self._likely = VIDEO_SUFFIXES[0]
 
     def video(self, name: str) -> str:

@@ -44,7 +44,7 @@ def videos(place: Place) -> Records:
     def convert(row: Row) -> Iterator[Record]:
         meta = _meta(row)
         part: Part = {"type": "video", "path": _medium(row, VIDEO_SUFFIXES, "video"), "subtitles": _subtitles(meta)}
-        yield captioned(place, _key(row), part, _caption(row, meta))
+        yield captioned(place, _key(row), part, _caption(row, meta) if place.texts_needed else "")
 
     return each(_samples(place.path, VIDEO_SUFFIXES), convert)
 
