@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import time
 import unicodedata
 import warnings
 from typing import Any
@@ -27,6 +28,31 @@ def visible(text: str) -> str:
 
 def say_json(value: Any) -> None:
     say(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+class Progress:
+    """How far long work on a film is: one line on a terminal, rewritten; elsewhere one each half minute."""
+
+    def __init__(self, done: str) -> None:
+        self.done = done
+        self._told = time.monotonic()
+        self._is_open = False
+
+    def told(self, seconds: float, whole: float) -> None:
+        """Called with the seconds of film that are done, and of all."""
+        is_live = sys.stderr.isatty()
+        if time.monotonic() - self._told < (0.5 if is_live else 30.0):
+            return
+        self._told, self._is_open = time.monotonic(), is_live
+        line = f"{seconds / 60:.0f} of {whole / 60:.0f} minutes {self.done}"
+        print(f"\r{line:40}" if is_live else line, end="" if is_live else "\n", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        if self._is_open:
+            print(file=sys.stderr, flush=True)
 
 
 class _Notes(logging.Handler):

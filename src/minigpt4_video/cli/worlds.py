@@ -38,6 +38,31 @@ def render(
 
 
 @app.command()
+def film(
+    output: Annotated[Path, Option(metavar="FOLDER", help="Where the files go.", show_default=False)],
+    minutes: Annotated[float, Option(help="How long each film is, at least 4.")] = 10.0,
+    seed: First = 0,
+    count: Annotated[int, Option(min=1, help="How many films.")] = 1,
+    language: Annotated[
+        Literal["en", "zh"] | None, Option(help="Of what is said [default: by turns].", show_default=False)
+    ] = None,
+) -> None:
+    """Write long films in which a few things are planted, and questions.jsonl with what can be asked of them.
+
+    \b
+    minigpt4-video world film --output films --minutes 60
+    """
+    from minigpt4_video.cli.output import Progress
+    from minigpt4_video.data.world import films
+
+    with Progress("written") as progress:
+        films.write_films(
+            output, minutes=minutes, seed=seed, count=count, language=language, progress=progress.told
+        )
+    note(f"{count} film{'' if count == 1 else 's'} of {minutes:g} minutes: {output}")
+
+
+@app.command()
 def stats(seed: First = 0, count: Count = 1000, split: Split = "train", json: options.Json = False) -> None:
     """Count what is shown and asked in a range of videos, without rendering them.
 

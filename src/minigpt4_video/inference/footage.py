@@ -133,7 +133,7 @@ def take_footage(
         most = (processor.window - processor.answer_reserve) // processor.tokens_per_frame
         if frames > most:
             raise _too_many(frames, most, processor.window)
-    said = _said(path, info, subtitles, subtitle_language, encoding, speech, listen)
+    said = find_said(path, info, subtitles, subtitle_language, encoding, speech, listen)
     size = (processor.image_size, processor.image_size)
     clip = read(path, frames or processor.frames, start=start, end=end, size=size)
     cues = [cue for cue in said.cues if cue.end > (start or 0.0) and (end is None or cue.start < end)]
@@ -147,15 +147,16 @@ def _too_many(asked: int, held: int, window: int) -> PlanError:
     )
 
 
-def _said(
+def find_said(
     path: Path,
     info: VideoInfo,
-    subtitles: str | Path | Sequence[Cue],
-    language: str | None,
-    encoding: str | None,
-    speech: str | Path | None,
-    listen: Listen,
+    subtitles: str | Path | Sequence[Cue] = "auto",
+    language: str | None = None,
+    encoding: str | None = None,
+    speech: str | Path | None = None,
+    listen: Listen = transcribe,
 ) -> Said:
+    """The subtitles of a video as `take_footage` finds them."""
     if subtitles == "off":
         return Said(missing="none wanted")
     if not isinstance(subtitles, (str, Path)):

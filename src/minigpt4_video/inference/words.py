@@ -1,6 +1,7 @@
 """Words as the model finds them: how a token is chosen, an answer in the making, and several of them in one pass."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from threading import RLock
 from time import perf_counter
 from typing import Any
@@ -19,7 +20,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from minigpt4_video.inference.answer import Answer, Timings
+from minigpt4_video.inference.answer import Answer, Evidence, Timings
 from minigpt4_video.model.branches import Branch, Branches
 from minigpt4_video.planning import Plan
 
@@ -288,6 +289,8 @@ class Stream(Iterator[str]):
 
     def __init__(self, words: Words, plan: Plan, frames_took: float) -> None:
         self.plan = plan
+        self.evidence: tuple[Evidence, ...] = ()
+        """What the video was taken from, where that is a part of a longer one."""
         self._words = words
         self._frames_took = frames_took
 
@@ -298,7 +301,8 @@ class Stream(Iterator[str]):
     def answer(self) -> Answer:
         for _ in self:
             pass
-        return finished_answer(self._words.utterance, self.plan, self._frames_took)
+        answer = finished_answer(self._words.utterance, self.plan, self._frames_took)
+        return replace(answer, evidence=self.evidence)
 
     def close(self) -> None:
         """Stop before the end; the model is free again when this returns."""

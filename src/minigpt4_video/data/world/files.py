@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -10,9 +10,11 @@ from pathlib import Path
 import av
 
 from minigpt4_video.data.world import language as words
+from minigpt4_video.data.world.render import Pixels
 from minigpt4_video.data.world.render import render as render_frames
 from minigpt4_video.data.world.scene import Language, Scene, Split, make_scene
 from minigpt4_video.errors import UserError
+from minigpt4_video.media.alignment import Cue
 
 FPS = 10
 SIZE = 128
@@ -46,12 +48,12 @@ def render(
         write_video(scene, video)
         cues = words.cues(scene)
         if cues:
-            _write(video.with_suffix(".srt"), srt(scene))
+            write_text(video.with_suffix(".srt"), srt(cues))
         rows.append(json.dumps(record(scene, video.name), ensure_ascii=False))
         videos.append(video)
         if progress is not None:
             progress(number - seed + 1)
-    _write(output / QUESTIONS, "\n".join(rows) + "\n")
+    write_text(output / QUESTIONS, "\n".join(rows) + "\n")
     return videos
 
 
@@ -69,25 +71,29 @@ def record(scene: Scene, video: str) -> dict[str, object]:
 
 
 def write_video(scene: Scene, path: Path) -> None:
-    """One scene as H.264 in MP4, written aside and renamed. One encoder thread, so that the bytes repeat."""
-    aside = path.with_name(path.name + ".part")
+    """One scene as a file. One encoder thread, so that the bytes repeat."""
     total = round(scene.seconds * FPS)
-    frames = render_frames(scene, [index / total for index in range(total)], SIZE)
+    write_frames(render_frames(scene, [index / total for index in range(total)], SIZE), path, FPS, SIZE)
+
+
+def write_frames(frames: Iterable[Pixels], path: Path, fps: int, size: int) -> None:
+    """Square frames as H.264 in MP4, written aside and renamed."""
+    aside = path.with_name(path.name + ".part")
     with av.open(str(aside), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "18", "threads": "1", "preset": "veryfast"})
-        stream.width = stream.height = SIZE
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "threads": "1", "preset": "veryfast"})
+        stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, FPS)
+        stream.time_base = Fraction(1, fps)
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     aside.replace(path)
 
 
-def srt(scene: Scene) -> str:
-    """The subtitles of a scene in SubRip form."""
+def srt(cues: Iterable[Cue]) -> str:
+    """Subtitles in SubRip form."""
     blocks = []
-    for number, cue in enumerate(words.cues(scene), start=1):
+    for number, cue in enumerate(cues, start=1):
         blocks.append(f"{number}\n{_stamp(cue.start)} --> {_stamp(cue.end)}\n{cue.text}\n")
     return "\n".join(blocks)
 
@@ -98,7 +104,8 @@ def _stamp(seconds: float) -> str:
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{rest:03d}"
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Written aside and renamed."""
     aside = path.with_name(path.name + ".part")
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)

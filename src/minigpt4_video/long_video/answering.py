@@ -1,0 +1,261 @@
+"""Answers about a long video, from the clips that a question is about.
+
+Three ways: "frames" shows the model those clips anew, closely sampled; "texts" gives it their descriptions and subtitles
+alone, as Goldfish does (arXiv 2407.12679); "map" asks each of them by itself and brings the answers together.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+
+from minigpt4_video.errors import PlanError, UserError
+from minigpt4_video.inference.answer import Answer, Evidence, Timings
+from minigpt4_video.inference.batching import BuiltIn, Question, Request
+from minigpt4_video.inference.chat import VideoChat
+from minigpt4_video.inference.contact_sheet import clock
+from minigpt4_video.inference.footage import Footage, Said
+from minigpt4_video.inference.video import Video
+from minigpt4_video.inference.words import Stream
+from minigpt4_video.long_video.index import Index
+from minigpt4_video.long_video.retrieve import Passage, Retriever
+from minigpt4_video.long_video.sentences import Encoder
+from minigpt4_video.media import Clip, VideoInfo, align, read_clip
+from minigpt4_video.messages import Message, answered
+from minigpt4_video.planning import UNIT, UNSPACED
+
+Way = Literal["auto", "frames", "texts", "map"]
+CLIPS = 3
+"""How many clips an answer is drawn from at most, as in Goldfish."""
+COUNTED = 256
+"""How many clips are asked at most where something is counted."""
+NO = ("no", "没", "不", "否")
+
+COUNTS = ((re.compile(r"how many times (.+)", re.IGNORECASE), "{}?"), (re.compile(r"(?:一共|总共)?有(?:几|多少)次(.+)"), "{}吗？"))
+"""Questions that count moments, and the one to ask at each."""
+
+Complete = Callable[[list[dict[str, str]]], str]
+"""A language model elsewhere: messages of texts to an answer, as `data.endpoint.Endpoint.ask`."""
+
+
+class Told(Iterator[str]):
+    """An answer that is there already, read as a `Stream` is."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self._left = [answer.text]
+
+    def __next__(self) -> str:
+        if not self._left:
+            raise StopIteration
+        return self._left.pop()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class LongVideo:
+    """An indexed video. Threads may share one."""
+
+    def __init__(
+        self,
+        chat: VideoChat,
+        path: Path,
+        info: VideoInfo,
+        index: Index,
+        *,
+        encoder: Encoder | None = None,
+        frames: int | None = None,
+        complete: Complete | None = None,
+    ) -> None:
+        """`frames` is how many the model is shown for an answer, None its own number; `complete` answers from texts in
+        the place of the model."""
+        self.model = chat
+        self.path = path
+        self.info = info
+        self.index = index
+        self._retriever = Retriever(index, encoder)
+        self._asked = frames
+        self._complete = complete
+
+    def find(self, question: str, most: int = CLIPS) -> list[Passage]:
+        """What of the video a question is about, in the order of time; empty where no word of it occurs."""
+        return self._retriever.passages(question, most)
+
+    def ask(self, question: str, way: Way = "auto", **options: Any) -> Answer:
+        """One answer with its evidence; options as for `Video.ask`."""
+        return self.stream(question, way, **options).answer
+
+    def stream(self, question: str, way: Way = "auto", **options: Any) -> Stream | Told:
+        """The pieces of an answer. "auto" is "map" for a question that begins with "How many times", else "frames"."""
+        if way == "map" or (way == "auto" and moment_question(question)):
+            return Told(self._map(question, **options))
+        passages = self.find(question)
+        if way == "texts":
+            return self._from_texts(question, passages, **options)
+        stream = self.show(passages).stream(question, **options)
+        stream.evidence = self.evidence(passages, question)
+        return stream
+
+    def show(self, passages: Sequence[Passage]) -> Video:
+        """The frames of some passages as one video, closely sampled; of none, the whole evenly."""
+        frames = self._asked or self.model.processor.frames
+        clips = self.index.clips
+        spans = [(clips[one.first].start, clips[one.last].end) for one in passages][:frames]
+        parts, texts = [], []
+        for number, (start, end) in enumerate(spans or [(0.0, self.info.duration)]):
+            share = frames // max(1, len(spans)) + (number < frames % max(1, len(spans)))
+            part = self._read(start, end, share)
+            cues = [cue for clip in clips for cue in clip.cues if start <= cue.start < end]
+            parts.append(part)
+            texts += align(cues, part.times)
+        shown = Clip(
+            np.concatenate([part.frames for part in parts]),
+            np.concatenate([part.times for part in parts]),
+            self.info.duration,
+        )
+        cues = [cue for clip in clips for cue in clip.cues]
+        source = self.index.about["subtitles"]
+        said = Said(cues, source, "" if source else "none were found when the video was indexed")
+        return Video(self.model, Footage(self.path, self.info, shown, texts, said, self._asked))
+
+    def evidence(self, passages: Sequence[Passage], question: str) -> tuple[Evidence, ...]:
+        """Where passages are and what is known of them, in the language of the question where the index has that."""
+        found = []
+        for one in passages:
+            clips = self.index.clips[one.first : one.last + 1]
+            told = "\n".join(self._told(number, question) for number in range(one.first, one.last + 1))
+            found.append(Evidence(clips[0].start, clips[-1].end, round(one.score, 4), told))
+        return tuple(found)
+
+    def chat(self) -> "LongConversation":
+        """A conversation in which each question knows of those before it."""
+        return LongConversation(self)
+
+    def _read(self, start: float, end: float, frames: int) -> Clip:
+        size = (self.model.processor.image_size, self.model.processor.image_size)
+        return read_clip(self.path, frames, start=start, end=end, size=size)
+
+    def _told(self, number: int, question: str) -> str:
+        clip = self.index.clips[number]
+        language = "zh" if re.search(f"[{UNSPACED}]", question) else "en"
+        spoken = [
+            text for text, (_, one) in zip(clip.descriptions, self.index.prompts, strict=True) if one == language
+        ]
+        return "\n".join(filter(None, (*(spoken or clip.descriptions[:1]), clip.said)))
+
+    def _from_texts(self, question: str, passages: Sequence[Passage], **options: Any) -> Stream | Told:
+        """The best passages' texts, as many as fit the window, before the question."""
+        kept = sorted(passages, key=lambda one: -one.score)
+        while True:
+            evidence = self.evidence(sorted(kept), question)
+            lines = [f"[{clock(one.start)} - {clock(one.end)}] {one.text}" for one in evidence]
+            prompt = "\n".join([*lines, question])
+            if self._complete is not None:
+                return self._elsewhere(prompt, evidence)
+            stream = self.model.stream([{"role": "user", "content": prompt}], **options)
+            if stream.plan.total <= stream.plan.window or not kept:
+                break
+            stream.close()
+            kept.pop()
+        stream.evidence = evidence
+        return stream
+
+    def _elsewhere(self, prompt: str, evidence: tuple[Evidence, ...]) -> Told:
+        assert self._complete is not None
+        begun = perf_counter()
+        text = self._complete([{"role": "user", "content": prompt}])
+        took = perf_counter() - begun
+        return Told(Answer(text, 0.0, self.show([]).plan(), Timings(0.0, took, took), evidence))
+
+    def _map(self, question: str, **options: Any) -> Answer:
+        """Each clip asked by itself. Moments are counted by yes and no; of other answers, the one that is given with
+        the most certainty by the clips that match best.
+        """
+        begun = perf_counter()
+        counted = moment_question(question)
+        passages = [
+            Passage(number, number, score)
+            for number, score in self._retriever.clips(counted or question, COUNTED if counted else CLIPS)
+        ]
+        if not passages and not counted:
+            return self.show([]).ask(question, **options)
+        asked = Question(counted or question, **options)
+        requests = (Request(self.show([one]), [asked]) for one in passages)
+        answers: list[tuple[Passage, Answer]] = []
+        for one, reply in zip(passages, BuiltIn(self.model).answer(requests), strict=True):
+            if reply.error is not None:
+                raise reply.error
+            answers.append((one, reply.answers[0]))
+        took = perf_counter() - begun
+        if counted:
+            answers = [(one, answer) for one, answer in answers if is_yes(answer.text)]
+            text = str(len(answers))
+        else:
+            weights: dict[str, float] = {}
+            for one, answer in answers:
+                weights[answer.text] = weights.get(answer.text, 0.0) + one.score * answer.certainty
+            text = max(weights, key=lambda given: weights[given])
+            answers = [(one, answer) for one, answer in answers if answer.text == text]
+        answers.sort(key=lambda pair: pair[0].first)
+        plan = answers[0][1].plan if answers else self.show([]).plan(question)
+        confidence = float(np.mean([answer.confidence for _, answer in answers])) if answers else 0.0
+        evidence = self.evidence([one for one, _ in answers], question)
+        return Answer(text, confidence, plan, Timings(0.0, took, took), evidence)
+
+
+def moment_question(question: str) -> str | None:
+    """What is asked at each moment where a question counts them: of "How many times is there a cat?" it is
+    "Is there a cat?", of "有几次能看到猫？" it is "能看到猫吗？". None for any other question.
+    """
+    bare = question.strip().rstrip("?？.。 ")
+    for pattern, form in COUNTS:
+        if match := pattern.fullmatch(bare):
+            rest = form.format(match[1].strip())
+            return rest[0].upper() + rest[1:]
+    return None
+
+
+def is_yes(text: str) -> bool:
+    """Whether an answer to a question of yes or no is yes, in English and Chinese."""
+    said = text.strip().lower()
+    return bool(said) and not said.startswith(NO)
+
+
+class LongConversation:
+    """Questions and answers about a long video, each shown the clips that it is about.
+
+    A question that names nothing that occurs is asked about the clips of the one before.
+    """
+
+    def __init__(self, video: LongVideo) -> None:
+        self.video = video
+        self.messages: list[Message] = []
+        self._passages: list[Passage] = []
+
+    def stream(self, text: str, **options: Any) -> Iterator[str]:
+        """The pieces of the next answer; it joins the conversation once it has been read to its end."""
+        self._passages = self.video.find(text) or self._passages
+        shown = self.video.show(self._passages)
+        turn = {"role": "user", "content": [{"type": "text", "text": text}]}
+        messages = [*self.messages, turn] if self.messages else shown.footage.conversation(text)
+        stream = shown.continue_(messages, **options)
+        try:
+            yield from stream
+        finally:
+            stream.close()
+        if said := stream.answer.text:
+            self.messages = answered(messages, said)
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The clips that the last question was about."""
+        return self.video.evidence(self._passages, "")
+
+    def ask(self, text: str, **options: Any) -> str:
+        return "".join(self.stream(text, **options))

@@ -1,0 +1,190 @@
+"""A film is indexed once, by whatever number of runs, and questions find their moments in it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minigpt4_video.data.world.films import write_films
+from minigpt4_video.errors import UserError
+from minigpt4_video.inference import VideoChat
+from minigpt4_video.inference.footage import find_said
+from minigpt4_video.long_video import index as indexing
+from minigpt4_video.long_video.answering import LongVideo, is_yes, moment_question
+from minigpt4_video.long_video.choosing import is_long, open_video
+from minigpt4_video.long_video.index import Settings, load_index, make_index
+from minigpt4_video.media import probe
+
+
+@pytest.fixture(scope="module")
+def chat() -> VideoChat:
+    from minigpt4_video.model.presets import EMBEDDED
+
+    if not (EMBEDDED / "tiny" / "model.safetensors").is_file():
+        pytest.skip("the embedded model is missing; `make train-tiny` makes it")
+    return VideoChat.from_pretrained("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    (video,) = write_films(tmp_path_factory.mktemp("film"), minutes=4, size=64)
+    return video
+
+
+@pytest.fixture(scope="module")
+def opened(chat: VideoChat, film: Path, tmp_path_factory: pytest.TempPathFactory) -> LongVideo:
+    video = open_video(chat, film, index=tmp_path_factory.mktemp("index"))
+    assert isinstance(video, LongVideo)
+    return video
+
+
+def questions(film: Path, scope: str) -> list[dict]:
+    (row,) = map(json.loads, (film.parent / "questions.jsonl").read_text(encoding="utf-8").splitlines())
+    return [one for one in row["questions"] if one["scope"] == scope]
+
+
+def test_the_moment_is_among_the_three_best_clips(opened, film):
+    asked = questions(film, "moment")
+    found = 0
+    for one in asked:
+        spans = opened.evidence(opened.find(one["text"]), one["text"])
+        found += any(span.start <= one["moments"][0] <= span.end for span in spans)
+    assert len(asked) > 20 and found >= 0.95 * len(asked)
+
+
+def test_who_was_first_follows_from_the_order_and_the_evidence_is_in_it(opened, film):
+    asked = questions(film, "order")
+    answers = [opened.ask(one["text"]) for one in asked]
+    assert sum(a.text == one["answer"] for a, one in zip(answers, asked, strict=True)) >= len(asked) - 1
+    for answer in answers:
+        starts = [one.start for one in answer.evidence]
+        assert starts == sorted(starts) and len(starts) > 1
+    turned = [
+        opened.show(answer.evidence[::-1]).ask(one["text"]).text for answer, one in zip(answers, asked, strict=True)
+    ]
+    assert all(text != one["answer"] for text, one in zip(turned, asked, strict=True))
+
+
+def test_moments_are_counted_over_the_whole_film(opened, film):
+    asked = questions(film, "count")
+    answers = [opened.ask(one["text"]) for one in asked]
+    assert sum(a.text == one["answer"] for a, one in zip(answers, asked, strict=True)) >= len(asked) - 1
+    for answer in answers:
+        assert len(answer.evidence) == int(answer.text)
+
+
+def test_every_way_answers_with_evidence(opened, film):
+    one = next(q for q in questions(film, "moment") if q["kind"] == "who")
+    for way in ("frames", "map"):
+        answer = opened.ask(one["text"], way)
+        assert answer.text == one["answer"]
+        assert any(part.start <= one["moments"][0] <= part.end for part in answer.evidence)
+    assert opened.ask(one["text"], "texts", max_new_tokens=4).evidence
+
+
+def test_texts_can_go_to_another_model(opened, film):
+    one = questions(film, "moment")[0]
+    sent = []
+
+    def complete(messages):
+        sent.extend(messages)
+        return "so it is"
+
+    elsewhere = LongVideo(opened.model, opened.path, opened.info, opened.index, complete=complete)
+    assert elsewhere.ask(one["text"], "texts").text == "so it is"
+    assert sent[0]["content"].endswith(one["text"]) and "[" in sent[0]["content"]
+
+
+def test_a_question_that_names_nothing_is_asked_of_the_clips_before(opened, film):
+    one = next(q for q in questions(film, "moment") if q["kind"] == "who")
+    talk = opened.chat()
+    assert talk.ask(one["text"]) == one["answer"]
+    before = [part.start for part in talk.evidence]
+    talk.ask("And then?")
+    assert [part.start for part in talk.evidence] == before and before
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_index_goes_on_behind_the_last_clip_and_ends_the_same(chat, opened, film, tmp_path):
+    info, said = probe(film), find_said(film, probe(film))
+
+    def stop(seconds: float, whole: float) -> None:
+        if seconds > 60:
+            raise Killed
+
+    with pytest.raises(Killed):
+        make_index(chat, film, info, said, tmp_path, progress=stop)
+    lines = tmp_path / "clips.jsonl"
+    begun = lines.read_bytes()
+    done = len(begun.splitlines()) - 1
+    assert 5 < done < 30
+    with pytest.raises(UserError, match="unfinished"):
+        load_index(tmp_path)
+    lines.write_bytes(begun + b'{"start": 61.0, "en')  # killed in the middle of a line
+    again = []
+    whole = make_index(chat, film, info, said, tmp_path, progress=lambda seconds, _: again.append(seconds))
+    assert len(again) == len(whole.clips) - done
+    assert whole.clips == opened.index.clips == load_index(tmp_path).clips
+    assert not lines.exists()
+    make_index(chat, film, info, said, tmp_path, progress=stop)  # nothing is left to do
+
+
+def test_an_index_of_something_else_is_refused(chat, film, opened, video, tmp_path):
+    info, said = probe(film), find_said(film, probe(film))
+    folder = tmp_path / "other"
+    make_index(chat, video, probe(video), find_said(video, probe(video)), folder)
+    with pytest.raises(UserError, match="another video"):
+        make_index(chat, film, info, said, folder)
+    with pytest.raises(UserError, match="another way"):
+        make_index(chat, video, probe(video), said, folder, settings=Settings((("brief", "en"),)))
+    with pytest.raises(UserError, match="another video"):
+        open_video(chat, film, index=folder)
+    (folder / indexing.CLIPS).write_bytes(b"no parquet")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_index(folder)
+
+
+def test_a_video_is_long_where_frames_lie_far_apart(chat, film, video):
+    assert is_long(probe(film), 8) and not is_long(probe(film), 45)
+    assert not isinstance(open_video(chat, video), LongVideo)
+    assert not isinstance(open_video(chat, film, long="off"), LongVideo)
+
+
+@pytest.mark.parametrize(
+    ("asked", "each"),
+    [
+        ("How many times is there a red circle?", "Is there a red circle?"),
+        ("how many times does Anna speak", "Does Anna speak?"),
+        ("有几次能看到红色圆形？", "能看到红色圆形吗？"),
+        ("How many people are there?", None),
+        ("有几个物体？", None),
+    ],
+)
+def test_what_counts_moments_is_asked_at_each(asked, each):
+    assert moment_question(asked) == each
+
+
+@pytest.mark.parametrize(
+    ("said", "yes"),
+    [("yes", True), ("Yes, there is.", True), ("no", False), ("有", True), ("没有", False), ("", False)],
+)
+def test_yes_is_told_from_no(said, yes):
+    assert is_yes(said) is yes
+
+
+def test_the_command_line_says_that_a_film_is_long_and_where_the_answer_is(command, film, opened, tmp_path, embedded):
+    one = next(q for q in questions(film, "moment") if q["kind"] == "who")
+    folder, report = tmp_path / "film.index", tmp_path / "answer.html"
+    status, _, err = command("index", film, "--output", folder, "--languages", "en")
+    assert status == 0 and "clips of 4.0 minutes" in err
+    status, out, err = command("ask", film, one["text"], "--index", folder, "--report", report)
+    assert (status, out.strip()) == (0, one["answer"]) and "from " in err and "score 1.00" in err
+    assert 'class="evidence"' in report.read_text(encoding="utf-8")
+    status, out, _ = command("ask", film, one["text"], "--index", folder, "--json")
+    (evidence,) = json.loads(out)["evidence"]
+    assert evidence["start"] <= one["moments"][0] <= evidence["end"]
+    status, out, err = command("ask", film, one["text"], "--long", "off")
+    assert status == 0 and "from " not in err
