@@ -16,6 +16,7 @@ from minigpt4_video.cli import (
     datasets,
     evaluating,
     health,
+    indexing,
     inspecting,
     labelling,
     serving,
@@ -42,6 +43,7 @@ app.command()(asking.ask)
 app.command()(asking.chat)
 app.command()(asking.caption)
 app.command()(inspecting.inspect)
+app.command()(indexing.index)
 app.command()(weights.models)
 app.command()(weights.convert)
 app.command()(weights.export)

@@ -1,7 +1,7 @@
 """The verbs that put questions to a model: ask, chat, caption."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from typer import Argument, Option
 
 from minigpt4_video.cli import options
-from minigpt4_video.cli.output import note, quiet, say, say_json
+from minigpt4_video.cli.output import Progress, note, quiet, say, say_json
 from minigpt4_video.cli.sources import video_file
 from minigpt4_video.cli.subtitles import check_savable, write_subtitles
 from minigpt4_video.errors import UserError
 
 if TYPE_CHECKING:
-    from minigpt4_video.inference import Answer, Video
+    from minigpt4_video.inference import Answer, Evidence, Stream, Video
+    from minigpt4_video.inference.footage import Said
+    from minigpt4_video.long_video.answering import LongVideo, Told
 
 ReportFile = Annotated[
     Path | None,
@@ -33,6 +35,13 @@ def ask(
     speech: options.Speech = None,
     save_subtitles: options.SaveSubtitles = None,
     frames: options.Frames = None,
+    long: options.Long = "auto",
+    index: options.IndexFolder = None,
+    sentences: options.Sentences = None,
+    way: Annotated[
+        Literal["auto", "frames", "texts", "map"],
+        Option(help="How a long video's clips are used: shown anew, by their descriptions alone, or asked one by one."),
+    ] = "auto",
     json: options.Json = False,
     report: ReportFile = None,
     device: options.Device = "auto",
@@ -51,8 +60,11 @@ def ask(
     """
     if not question.strip():
         raise UserError("the question is empty; write what you want to know, in quotation marks")
-    taken = _Taken(video, subtitles, subtitle_language, encoding, speech, save_subtitles, frames)
-    _answer(taken, question, _Loaded(model, device, dtype, quantize), json, report, max_new_tokens, temperature, seed)
+    taken = _Taken(
+        video, subtitles, subtitle_language, encoding, speech, save_subtitles, frames, long, index, sentences
+    )
+    loaded = _Loaded(model, device, dtype, quantize)
+    _answer(taken, question, loaded, json, report, max_new_tokens, temperature, seed, way)
 
 
 def caption(
@@ -97,6 +109,9 @@ def chat(
     speech: options.Speech = None,
     save_subtitles: options.SaveSubtitles = None,
     frames: options.Frames = None,
+    long: options.Long = "auto",
+    index: options.IndexFolder = None,
+    sentences: options.Sentences = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quantize: options.Quantize = None,
@@ -111,9 +126,13 @@ def chat(
     \b
     minigpt4-video chat clip.mp4
     """
-    taken = _Taken(video, subtitles, subtitle_language, encoding, speech, save_subtitles, frames)
+    taken = _Taken(
+        video, subtitles, subtitle_language, encoding, speech, save_subtitles, frames, long, index, sentences
+    )
     with _opened(taken, _Loaded(model, device, dtype, quantize)) as opened:
         _introduce(opened)
+        from minigpt4_video.inference import Conversation
+
         conversation = opened.chat()
         while line := _next_line():
             if not line.strip():
@@ -126,6 +145,8 @@ def chat(
                 ):
                     say(piece, end="")
                 say("")
+                if not isinstance(conversation, Conversation):
+                    _point_out(conversation.evidence)
             except UserError as error:
                 note(f"error: {str(error).rstrip('.')}; an empty line begins a new conversation")
 
@@ -147,6 +168,9 @@ class _Taken(NamedTuple):
     speech: str | None
     save_subtitles: Path | None
     frames: int | None
+    long: Literal["auto", "on", "off"] = "off"
+    index_folder: Path | None = None
+    sentences: str | None = None
 
 
 class _Loaded(NamedTuple):
@@ -159,7 +183,7 @@ class _Loaded(NamedTuple):
 
 
 @contextmanager
-def _opened(taken: _Taken, loaded: _Loaded) -> "Iterator[Video]":
+def _opened(taken: _Taken, loaded: _Loaded) -> "Iterator[Video | LongVideo]":
     from minigpt4_video.media import probe
 
     check_savable(taken.save_subtitles)
@@ -172,21 +196,50 @@ def _opened(taken: _Taken, loaded: _Loaded) -> "Iterator[Video]":
         chat = VideoChat.from_pretrained(
             loaded.model, loaded.device, loaded.dtype, store=find_store(), quantize=loaded.quantize
         )
-        video = chat.open(
-            file,
-            subtitles=taken.subtitles,
-            subtitle_language=taken.subtitle_language,
-            encoding=taken.encoding,
-            speech=taken.speech,
-            frames=taken.frames,
-        )
-        write_subtitles(taken.save_subtitles, video.footage)
+        from minigpt4_video.long_video.choosing import open_video
+        from minigpt4_video.long_video.sentences import Encoder
+
+        with Progress("indexed") as progress:
+            video = open_video(
+                chat,
+                file,
+                long=taken.long,
+                index=taken.index_folder,
+                encoder=Encoder(taken.sentences) if taken.sentences else None,
+                subtitles=taken.subtitles,
+                subtitle_language=taken.subtitle_language,
+                encoding=taken.encoding,
+                speech=taken.speech,
+                frames=taken.frames,
+                tell=note,
+                progress=progress.told,
+            )
+        write_subtitles(taken.save_subtitles, _said(video).cues)
         yield video
 
 
-def _introduce(video: "Video") -> None:
-    said = video.footage.said_in or f"none ({video.footage.unsaid})"
-    note(f"model: {video.model.name} on {video.model.model.device}; subtitles: {said}")
+def _said(video: "Video | LongVideo") -> "Said":
+    from minigpt4_video.inference import Video
+    from minigpt4_video.inference.footage import Said
+
+    if not isinstance(video, Video):
+        return video.said
+    return Said(video.footage.cues, video.footage.said_in, video.footage.unsaid)
+
+
+def _introduce(video: "Video | LongVideo") -> None:
+    said = _said(video)
+    note(
+        f"model: {video.model.name} on {video.model.model.device}; subtitles: {said.source or f'none ({said.missing})'}"
+    )
+
+
+def _point_out(evidence: "Sequence[Evidence]") -> None:
+    """Where in a long video an answer comes from."""
+    from minigpt4_video.inference.contact_sheet import clock
+
+    for one in evidence:
+        note(f"from {clock(one.start)} to {clock(one.end)} (score {one.score:.2f}): {one.text}")
 
 
 def _answer(
@@ -198,17 +251,15 @@ def _answer(
     max_new_tokens: int | None,
     temperature: float,
     seed: int | None,
+    way: Literal["auto", "frames", "texts", "map"] = "auto",
 ) -> None:
     if report is not None:
         from minigpt4_video.inference.writing import check_writable
 
         check_writable(report)
     with _opened(taken, loaded) as video:
-        plan = video.plan(question, max_new_tokens=max_new_tokens)
         _introduce(video)
-        for sentence in plan.left_out:
-            note(f"note: {sentence}")
-        stream = video.stream(question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        stream = _asked(video, question, way, max_new_tokens, temperature, seed)
         try:
             for piece in stream:
                 if not json:
@@ -218,20 +269,39 @@ def _answer(
         answer = stream.answer
         if json:
             say_json(
-                {"video": taken.source, "question": question, "model": loaded.model, "subtitles": video.footage.said_in}
+                {"video": taken.source, "question": question, "model": loaded.model, "subtitles": _said(video).source}
                 | answer.as_json()
             )
         else:
             say("")
+            _point_out(answer.evidence)
         if report is not None:
             _write_report(report, video, question, answer)
 
 
-def _write_report(file: Path, video: "Video", question: str, answer: "Answer") -> None:
+def _asked(
+    video: "Video | LongVideo",
+    question: str,
+    way: Literal["auto", "frames", "texts", "map"],
+    max_new_tokens: int | None,
+    temperature: float,
+    seed: int | None,
+) -> "Stream | Told":
+    from minigpt4_video.inference import Video
+
+    if not isinstance(video, Video):
+        return video.stream(question, way, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    for sentence in video.plan(question, max_new_tokens=max_new_tokens).left_out:
+        note(f"note: {sentence}")
+    return video.stream(question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+
+
+def _write_report(file: Path, video: "Video | LongVideo", question: str, answer: "Answer") -> None:
+    from minigpt4_video.inference import Video
     from minigpt4_video.inference.report import FRAME_WIDTH, Shown, Turn, page
     from minigpt4_video.inference.writing import write_whole
 
-    footage = video.footage
+    footage = (video if isinstance(video, Video) else video.show(answer.evidence)).footage
     thumbnails = footage.thumbnails(FRAME_WIDTH)
     shown = Shown(footage.path.name, footage.facts(), thumbnails.frames, list(footage.clip.times), footage.texts)
     html = page(shown, [Turn(question, answer)], video.model.name)

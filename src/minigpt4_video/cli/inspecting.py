@@ -66,7 +66,7 @@ def inspect(
             frames=frames,
             listen=partial(stored_words, find_store()),
         )
-        write_subtitles(save_subtitles, footage)
+        write_subtitles(save_subtitles, footage.cues)
         plan = footage.plan(processor, question)
         if sheet is not None:
             drawn = draw_sheet(footage.thumbnails(FRAME_WIDTH).frames, list(footage.clip.times), footage.texts)

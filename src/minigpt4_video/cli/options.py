@@ -62,4 +62,29 @@ Encoding = Annotated[
     str | None, Option(help="Character encoding of the subtitle file [default: detected].", show_default=False)
 ]
 Frames = Annotated[int | None, Option(min=1, help="Frames to look at [default: the model's own].", show_default=False)]
+Long = Annotated[
+    Literal["auto", "on", "off"],
+    Option(
+        help="on: answer from the clips that the question is about; off: from frames of the whole; auto: on where "
+        "frames would lie more than 10 seconds apart."
+    ),
+]
+IndexFolder = Annotated[
+    Path | None,
+    Option(
+        "--index",
+        metavar="FOLDER",
+        help="A long video's index, as minigpt4-video index makes it [default: kept with the store].",
+        show_default=False,
+    ),
+]
+Sentences = Annotated[
+    str | None,
+    Option(
+        "--sentences",
+        metavar="MODEL",
+        help="Sentence encoder that finds clips beside their words: a folder, or a name on the hub.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, Option("--json", help="One JSON object on stdout, nothing else there.")]

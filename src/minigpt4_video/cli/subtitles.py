@@ -1,12 +1,13 @@
 """What verbs do with a video's subtitles besides giving them to a model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minigpt4_video.cli.output import note
 
 if TYPE_CHECKING:
-    from minigpt4_video.inference.footage import Footage
+    from minigpt4_video.media import Cue
 
 
 def check_savable(file: Path | None) -> None:
@@ -20,14 +21,14 @@ def check_savable(file: Path | None) -> None:
         check_writable(file)
 
 
-def write_subtitles(file: Path | None, footage: "Footage") -> None:
+def write_subtitles(file: Path | None, cues: "Sequence[Cue]") -> None:
     from minigpt4_video.inference.writing import write_whole
     from minigpt4_video.media import as_webvtt
 
     if file is None:
         return
-    if not footage.cues:
+    if not cues:
         note(f"note: {file} is not written, for there are no subtitles")
         return
-    write_whole(file, as_webvtt(footage.cues).encode(errors="replace"))
+    write_whole(file, as_webvtt(cues).encode(errors="replace"))
     note(f"subtitles: {file}")

@@ -56,9 +56,7 @@ def film(
     from minigpt4_video.data.world import films
 
     with Progress("written") as progress:
-        films.write_films(
-            output, minutes=minutes, seed=seed, count=count, language=language, progress=progress.told
-        )
+        films.write_films(output, minutes=minutes, seed=seed, count=count, language=language, progress=progress.told)
     note(f"{count} film{'' if count == 1 else 's'} of {minutes:g} minutes: {output}")
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from minigpt4_video.inference.answer import Answer
+from minigpt4_video.inference.answer import Answer, Evidence
 from minigpt4_video.inference.contact_sheet import clock
 from minigpt4_video.planning import Plan
 
@@ -45,6 +45,8 @@ h2 { font-size: .8rem; letter-spacing: .06em; text-transform: uppercase; color: 
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)); gap: 1rem; }
 figure { margin: 0; } figure img { display: block; width: 100%; border-radius: .4rem; background: var(--free); }
 figcaption { font-size: .875rem; margin-top: .3rem; overflow-wrap: anywhere; }
+.evidence { padding-left: 1.25rem; font-size: .875rem; } .evidence p { margin: .1rem 0 .6rem; white-space: pre-wrap; }
+.evidence .meter { display: inline-block; vertical-align: middle; }
 time { color: var(--soft); font-variant-numeric: tabular-nums; margin-right: .4rem; }
 .unseen img { opacity: .3; } .unseen figcaption { color: var(--soft); }
 footer { margin-top: 3rem; color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
@@ -121,8 +123,21 @@ def _turn(turn: Turn) -> str:
 <div class="confidence"><span class="meter"><i style="width:{percent}%"></i></span>
 <span>confidence {percent} % a token (mean log-probability {answer.confidence:.3f})</span>
 <span>{answer.timings.total:.1f} s</span></div>
-</section>
+{_evidence(answer.evidence)}</section>
 """
+
+
+def _evidence(evidence: Sequence[Evidence]) -> str:
+    """The parts of a long video that an answer was drawn from, with a bar for each score."""
+    if not evidence:
+        return ""
+    rows = "".join(
+        f'<li><time>{clock(one.start)} – {clock(one.end)}</time><span class="meter" title="score {one.score:.2f}">'
+        f'<i style="width:{100 * min(1.0, max(0.0, one.score)):.0f}%"></i></span>'
+        f'<p dir="auto">{escape(one.text)}</p></li>'
+        for one in evidence
+    )
+    return f'<ol class="evidence">{rows}</ol>\n'
 
 
 def _bar(plan: Plan) -> str:

@@ -1,20 +1,17 @@
 """Answers about a long video, from the clips that a question is about.
 
-Three ways: "frames" shows the model those clips anew, closely sampled; "texts" gives it their descriptions and subtitles
-alone, as Goldfish does (arXiv 2407.12679); "map" asks each of them by itself and brings the answers together.
+Three ways: "frames" shows the model those clips anew, closely sampled; "texts" gives it their descriptions and
+subtitles alone, as Goldfish does (arXiv 2407.12679); "map" asks each of them by itself and brings the answers together.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
 
-from minigpt4_video.errors import PlanError, UserError
 from minigpt4_video.inference.answer import Answer, Evidence, Timings
 from minigpt4_video.inference.batching import BuiltIn, Question, Request
 from minigpt4_video.inference.chat import VideoChat
@@ -27,16 +24,21 @@ from minigpt4_video.long_video.retrieve import Passage, Retriever
 from minigpt4_video.long_video.sentences import Encoder
 from minigpt4_video.media import Clip, VideoInfo, align, read_clip
 from minigpt4_video.messages import Message, answered
-from minigpt4_video.planning import UNIT, UNSPACED
+from minigpt4_video.planning import UNSPACED
 
 Way = Literal["auto", "frames", "texts", "map"]
 CLIPS = 3
 """How many clips an answer is drawn from at most, as in Goldfish."""
 COUNTED = 256
-"""How many clips are asked at most where something is counted."""
+"""How many clips are asked at most where something is counted, and `COUNTED_SHARE` of the best one's score that they
+must have: each is asked, so that one too many does no harm."""
+COUNTED_SHARE = 0.5
 NO = ("no", "没", "不", "否")
 
-COUNTS = ((re.compile(r"how many times (.+)", re.IGNORECASE), "{}?"), (re.compile(r"(?:一共|总共)?有(?:几|多少)次(.+)"), "{}吗？"))
+COUNTS = (
+    (re.compile(r"how many times (.+)", re.IGNORECASE), "{}?"),
+    (re.compile(r"(?:一共|总共)?有(?:几|多少)次(.+)"), "{}吗？"),
+)
 """Questions that count moments, and the one to ask at each."""
 
 Complete = Callable[[list[dict[str, str]]], str]
@@ -83,6 +85,13 @@ class LongVideo:
         self._asked = frames
         self._complete = complete
 
+    @property
+    def said(self) -> Said:
+        """The subtitles of the whole video."""
+        source = self.index.about["subtitles"]
+        cues = [cue for clip in self.index.clips for cue in clip.cues]
+        return Said(cues, source, "" if source else "none were found when the video was indexed")
+
     def find(self, question: str, most: int = CLIPS) -> list[Passage]:
         """What of the video a question is about, in the order of time; empty where no word of it occurs."""
         return self._retriever.passages(question, most)
@@ -98,15 +107,16 @@ class LongVideo:
         passages = self.find(question)
         if way == "texts":
             return self._from_texts(question, passages, **options)
-        stream = self.show(passages).stream(question, **options)
-        stream.evidence = self.evidence(passages, question)
+        evidence = self.evidence(passages, question)
+        stream = self.show(evidence).stream(question, **options)
+        stream.evidence = evidence
         return stream
 
-    def show(self, passages: Sequence[Passage]) -> Video:
-        """The frames of some passages as one video, closely sampled; of none, the whole evenly."""
+    def show(self, evidence: Sequence[Evidence]) -> Video:
+        """The frames of some clips as one video, closely sampled; of none, the whole evenly."""
         frames = self._asked or self.model.processor.frames
         clips = self.index.clips
-        spans = [(clips[one.first].start, clips[one.last].end) for one in passages][:frames]
+        spans = [(one.start, one.end) for one in evidence][:frames]
         parts, texts = [], []
         for number, (start, end) in enumerate(spans or [(0.0, self.info.duration)]):
             share = frames // max(1, len(spans)) + (number < frames % max(1, len(spans)))
@@ -119,10 +129,7 @@ class LongVideo:
             np.concatenate([part.times for part in parts]),
             self.info.duration,
         )
-        cues = [cue for clip in clips for cue in clip.cues]
-        source = self.index.about["subtitles"]
-        said = Said(cues, source, "" if source else "none were found when the video was indexed")
-        return Video(self.model, Footage(self.path, self.info, shown, texts, said, self._asked))
+        return Video(self.model, Footage(self.path, self.info, shown, texts, self.said, self._asked))
 
     def evidence(self, passages: Sequence[Passage], question: str) -> tuple[Evidence, ...]:
         """Where passages are and what is known of them, in the language of the question where the index has that."""
@@ -144,9 +151,7 @@ class LongVideo:
     def _told(self, number: int, question: str) -> str:
         clip = self.index.clips[number]
         language = "zh" if re.search(f"[{UNSPACED}]", question) else "en"
-        spoken = [
-            text for text, (_, one) in zip(clip.descriptions, self.index.prompts, strict=True) if one == language
-        ]
+        spoken = [text for text, (_, one) in zip(clip.descriptions, self.index.prompts, strict=True) if one == language]
         return "\n".join(filter(None, (*(spoken or clip.descriptions[:1]), clip.said)))
 
     def _from_texts(self, question: str, passages: Sequence[Passage], **options: Any) -> Stream | Told:
@@ -181,12 +186,16 @@ class LongVideo:
         counted = moment_question(question)
         passages = [
             Passage(number, number, score)
-            for number, score in self._retriever.clips(counted or question, COUNTED if counted else CLIPS)
+            for number, score in (
+                self._retriever.clips(counted, COUNTED, COUNTED_SHARE)
+                if counted
+                else self._retriever.clips(question, CLIPS)
+            )
         ]
         if not passages and not counted:
             return self.show([]).ask(question, **options)
         asked = Question(counted or question, **options)
-        requests = (Request(self.show([one]), [asked]) for one in passages)
+        requests = (Request(self.show(self.evidence([one], question)), [asked]) for one in passages)
         answers: list[tuple[Passage, Answer]] = []
         for one, reply in zip(passages, BuiltIn(self.model).answer(requests), strict=True):
             if reply.error is not None:
@@ -237,11 +246,13 @@ class LongConversation:
         self.video = video
         self.messages: list[Message] = []
         self._passages: list[Passage] = []
+        self._question = ""
 
     def stream(self, text: str, **options: Any) -> Iterator[str]:
         """The pieces of the next answer; it joins the conversation once it has been read to its end."""
+        self._question = text
         self._passages = self.video.find(text) or self._passages
-        shown = self.video.show(self._passages)
+        shown = self.video.show(self.evidence)
         turn = {"role": "user", "content": [{"type": "text", "text": text}]}
         messages = [*self.messages, turn] if self.messages else shown.footage.conversation(text)
         stream = shown.continue_(messages, **options)
@@ -255,7 +266,7 @@ class LongConversation:
     @property
     def evidence(self) -> tuple[Evidence, ...]:
         """The clips that the last question was about."""
-        return self.video.evidence(self._passages, "")
+        return self.video.evidence(self._passages, self._question)
 
     def ask(self, text: str, **options: Any) -> str:
         return "".join(self.stream(text, **options))

@@ -13,7 +13,7 @@ from minigpt4_video.inference.store import file_digest
 from minigpt4_video.inference.transcripts import stored_words
 from minigpt4_video.inference.video import Video
 from minigpt4_video.long_video.answering import Complete, LongVideo
-from minigpt4_video.long_video.index import Settings, index_key, load_index, make_index
+from minigpt4_video.long_video.index import ABOUT, Index, Settings, index_key, load_index, make_index
 from minigpt4_video.long_video.sentences import Encoder
 from minigpt4_video.media import VideoInfo, probe
 
@@ -59,25 +59,48 @@ def open_video(
         )  # fmt: skip
     if long == "auto" and index is None:
         tell(
-            f"{info.duration / 60:.0f} minutes are long for {shown} frames, so the answer comes from the clips that the "
-            "question is about (--long off looks at the whole evenly)"
+            f"{info.duration / 60:.0f} minutes are long for {shown} frames, so the answer comes from the clips that "
+            "the question is about (--long off looks at the whole evenly)"
         )
-    content = chat.store.digest(path) if chat.store else file_digest(path)
-    if index is not None and (index / "index.json").is_file():
+    if index is not None and (index / ABOUT).is_file():
         found = load_index(index)  # described by whatever model: the words are what is searched
-        if found.about["content"] != content:
+        if found.about["content"] != _content(chat, path):
             raise UserError(f"{index} is the index of another video than {path.name}; name the right one with --index")
-        return LongVideo(chat, path, info, found, encoder=encoder, frames=frames, complete=complete)
+    else:
+        found = index_video(
+            chat, path, index, settings=settings, encoder=encoder, subtitles=subtitles,
+            subtitle_language=subtitle_language, encoding=encoding, speech=speech, progress=progress,
+        )  # fmt: skip
+    return LongVideo(chat, path, info, found, encoder=encoder, frames=frames, complete=complete)
+
+
+def index_video(
+    chat: VideoChat,
+    path: Path,
+    folder: Path | None = None,
+    *,
+    settings: Settings | None = None,
+    encoder: Encoder | None = None,
+    subtitles: str | Path = "auto",
+    subtitle_language: str | None = None,
+    encoding: str | None = None,
+    speech: str | Path | None = None,
+    progress: Callable[[float, float], None] = lambda seconds, whole: None,
+) -> Index:
+    """Index a video with what is said in it into a folder, or a place of its own; what is begun there goes on."""
+    info = probe(path)
     listen = partial(stored_words, chat.store)
     said = find_said(path, info, subtitles, subtitle_language, encoding, speech, listen)
     settings = settings or Settings()
-    if index is not None:
-        folder = index
-    else:
+    content = _content(chat, path)
+    if folder is None:
         name = index_key(chat, content, said, settings)
         held = chat.store.folder / "index" if chat.store else Path(tempfile.mkdtemp(prefix="minigpt4-video-index-"))
         folder = held / name[:2] / name
-    made = make_index(
+    return make_index(
         chat, path, info, said, folder, settings=settings, encoder=encoder, content=content, progress=progress
     )
-    return LongVideo(chat, path, info, made, encoder=encoder, frames=frames, complete=complete)
+
+
+def _content(chat: VideoChat, path: Path) -> str:
+    return chat.store.digest(path) if chat.store else file_digest(path)

@@ -43,9 +43,7 @@ class Piece(NamedTuple):
     shown: Clip
 
 
-def pieces(
-    stream: Iterable[tuple[float, Frames]], frames: int, cutting: Cutting, duration: float
-) -> Iterator[Piece]:
+def pieces(stream: Iterable[tuple[float, Frames]], frames: int, cutting: Cutting, duration: float) -> Iterator[Piece]:
     """Clips with at most `frames` frames each, as `read_clip` would choose them among those of the stream.
 
     A clip begins with its first frame. At most `longest` seconds of the stream are held.
@@ -68,7 +66,7 @@ def _middle_pixels(picture: Frames) -> np.ndarray:
     """The picture in few grey pixels, (rows, columns) int16."""
     height, width, _ = picture.shape
     some = picture[:: max(1, height // LOOKED_AT), :: max(1, width // LOOKED_AT)]
-    return some.mean(axis=2).astype(np.int16)
+    return np.asarray(some.mean(axis=2), np.int16)
 
 
 def _piece(held: list[tuple[float, Frames]], end: float, frames: int, duration: float) -> Piece:

@@ -8,7 +8,7 @@ and, where a sentence encoder was given, `vectors.safetensors`. While it is bein
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from copy import copy
@@ -37,6 +37,9 @@ FORMAT = 1
 ABOUT, CLIPS, VECTORS, UNFINISHED = "index.json", "clips.parquet", "vectors.safetensors", "clips.jsonl"
 PROMPTS: tuple[tuple[Style, Language], ...] = (("detailed", "en"), ("detailed", "zh"))
 """What every clip is asked, behind one prefix: so that a question in either language finds it."""
+
+ROWS = 16
+"""Clips that are described at once, where memory holds them."""
 
 T = TypeVar("T")
 
@@ -201,14 +204,14 @@ def _described(
     prompts = [CAPTION_STYLE[language][style] for style, language in settings.prompts]
     spans: list[tuple[float, float]] = []
 
-    def requests() -> Iterator[Request]:
+    def requests() -> Generator[Request, None, None]:
         with ThreadPoolExecutor(1, "clips") as reader, closing(_ahead(taken, reader)) as coming:
             for piece in coming:
                 spans.append((piece.start, piece.end))
                 yield Request(Video(alone, _footage(path, info, said, piece)), prompts)
 
     with file.open("a", encoding="utf-8") as lines, closing(requests()) as asked:
-        for reply in BuiltIn(alone).answer(asked):
+        for reply in BuiltIn(alone, rows=ROWS).answer(asked):
             if reply.error is not None:
                 raise reply.error
             begin, end = spans.pop(0)
@@ -220,7 +223,7 @@ def _described(
     return tuple(clips)
 
 
-def _ahead(items: Iterator[T], reader: ThreadPoolExecutor) -> Iterator[T]:
+def _ahead(items: Iterator[T], reader: ThreadPoolExecutor) -> Generator[T, None, None]:
     """The same items, the next of which is being made while one is used."""
     end = object()
     coming = reader.submit(next, items, end)

@@ -16,10 +16,15 @@ from minigpt4_video.planning import UNSPACED
 Scores = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 RUN = re.compile(f"[^\\W_{UNSPACED}]+|(?:[{UNSPACED}](?<=\\w))+|[^\\s\\w]")
+EMPTY = frozenset(
+    """a an and are as at be by can did do does for from had has have how i in is it its of on or say says that the
+    their there they this to video was were what when where which who why will with you""".split()  # noqa: SIM905
+)
+"""English words that say nothing of what a question is about."""
 WORDS_TOGETHER, CHARACTERS_TOGETHER = 2, 4
-SATURATION, LENGTH_MATTERS = 1.2, 0.5
+SATURATION, LENGTH_MATTERS = 1.2, 0.25
 """BM25's k1 and b (Robertson and Zaragoza 2009)."""
-SHARE = 0.6
+SHARE = 0.75
 """A clip whose score is less than this share of the best one's is not about the question."""
 
 
@@ -46,6 +51,8 @@ def terms(text: str) -> list[str]:
             words = []
             for length in range(1, CHARACTERS_TOGETHER + 1):
                 found += [run[at : at + length] for at in range(len(run) - length + 1)]
+        elif run in EMPTY:
+            continue
         elif run[0].isalnum():
             words.append(run[:-1] if len(run) > 3 and run.endswith("s") and not run.endswith("ss") else run)
             for length in range(1, min(WORDS_TOGETHER, len(words)) + 1):
@@ -106,7 +113,9 @@ class Retriever:
         scores = self.scores(question)
         best = np.argsort(-scores, kind="stable")[:most]
         least = share * scores[best[0]] if len(best) else 0.0
-        return [(int(number), float(scores[number])) for number in best if scores[number] > 0 and scores[number] >= least]
+        return [
+            (int(number), float(scores[number])) for number in best if scores[number] > 0 and scores[number] >= least
+        ]
 
     def passages(self, question: str, most: int) -> list[Passage]:
         """The same in the order of time, neighbours joined."""

@@ -30,7 +30,7 @@ class Encoder:
             self._model: Any = AutoModel.from_pretrained(name).eval()
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(
-                f"{name} cannot be loaded as a sentence encoder; name a folder with a tokenizer, config.json and weights"
+                f"{name} cannot be loaded as a sentence encoder; name a folder with tokenizer, config.json and weights"
             ) from error
         self._takes_first = _takes_first(Path(name))
 

@@ -122,25 +122,25 @@ class _Reserved:
 
 @dataclass(frozen=True)
 class _Planted:
-    """A scene with something that is asked for, and a name for what that is."""
+    """A scene, with a name for what is asked of it where something was planted."""
 
-    what: tuple[str, int]
+    what: tuple[str, int] | None
     scene: Scene
 
 
 def make_film(seed: int, minutes: float, language: Language) -> Film:
-    """The film number `seed` in a language; the last scene ends after `minutes`. Raises UserError for too short a film."""
+    """The film number `seed` in a language; it ends with the scene after `minutes`. UserError where that is short."""
     if not LEAST_MINUTES <= minutes < float("inf"):
         raise UserError(f"a film of {minutes:g} minutes cannot be made; ask for at least {LEAST_MINUTES:g}")
     rng = random.Random(f"film/{seed}/{language}/{minutes:g}")
     reserved = _Reserved.draw(rng)
     neutral = _neutral(rng, seed, language, reserved)
     planted = list(_plant(rng, neutral, reserved))
-    scenes: list[_Planted | Scene] = []
+    scenes: list[_Planted] = []
     seconds = sum(one.scene.seconds for one in planted)
     while seconds < 60 * minutes:
-        scenes.append(next(neutral))
-        seconds += scenes[-1].seconds
+        scenes.append(_Planted(None, next(neutral)))
+        seconds += scenes[-1].scene.seconds
     for one in planted:
         scenes.insert(rng.randint(0, len(scenes)), one)
     parts: list[Part] = []
@@ -148,10 +148,10 @@ def make_film(seed: int, minutes: float, language: Language) -> Film:
     start = 0.0
     for number, one in enumerate(scenes):
         shade = rng.randint(*(LIGHT if number % 2 else DARK))
-        scene = replace(one.scene if isinstance(one, _Planted) else one, background=(shade, shade, shade))
+        scene = replace(one.scene, background=(shade, shade, shade))
         part = Part(start, scene)
         parts.append(part)
-        if isinstance(one, _Planted):
+        if one.what is not None:
             places.setdefault(one.what, []).append(part)
         start = part.end
     return Film(seed, language, tuple(parts), tuple(_questions(rng, language, reserved, places)))
@@ -246,9 +246,9 @@ def _questions(
             thing = next(t for t in first.scene.things if (t.colour, t.shape) == reserved.once[number])
             for language in get_args(Language):
                 for one in words.questions(first.scene, language):
-                    if _of_the_whole(one, "size", "position", "motion", "event"):
-                        if words.describe(thing, language) in one.text:
-                            yield _moment(one, first, _when(first, thing))
+                    is_fit = _of_the_whole(one, "size", "position", "motion", "event")
+                    if is_fit and words.describe(thing, language) in one.text:
+                        yield _moment(one, first, _when(first, thing))
         elif what == "often":
             yield from _counts(rng, reserved.often[number], parts)
         elif what == "some":
@@ -323,11 +323,11 @@ def write_films(
     size: int = 128,
     progress: Callable[[float, float], None] | None = None,
 ) -> list[Path]:
-    """Writes films `seed` to `seed + count - 1` as NAME.mp4 and NAME.srt, and `questions.jsonl` last; returns the videos.
+    """Writes films `seed` to `seed + count - 1` as NAME.mp4 and NAME.srt, and `questions.jsonl` last.
 
-    Without a language, even numbers are English and odd ones Chinese. `progress` is called with the seconds done and
-    the seconds of all. Memory does not grow with the length. Raises UserError as `make_film` does, and for a count
-    below one or an output that is a file.
+    Returns the videos. Without a language, even numbers are English and odd ones Chinese. `progress` is called with
+    the seconds done and the seconds of all. Memory does not grow with the length. Raises UserError as `make_film`
+    does, and for a count below one or an output that is a file.
     """
     if count < 1:
         raise UserError(f"cannot make {count} films; ask for at least one")
