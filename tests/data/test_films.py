@@ -1,5 +1,6 @@
 """Films hold what is planted in them where it is said to be, and nowhere else."""
 
+import itertools
 import json
 
 import pytest
@@ -36,7 +37,7 @@ def test_the_same_number_is_the_same_film_and_neighbours_differ_in_light():
     film = make_film(5, 4, "en")
     assert film == make_film(5, 4, "en") != make_film(6, 4, "en")
     shades = [part.scene.background[0] for part in film.parts]
-    assert all(abs(a - b) >= 18 for a, b in zip(shades, shades[1:], strict=False))
+    assert all(abs(a - b) >= 18 for a, b in itertools.pairwise(shades))
 
 
 def test_a_film_on_disk_lasts_and_says_what_it_should(tmp_path):

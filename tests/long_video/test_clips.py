@@ -1,5 +1,7 @@
 """A stream of frames is cut where its scenes change, and nowhere else."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -59,7 +61,7 @@ def test_windows_have_one_length_wherever_scenes_change():
 def test_clips_follow_one_another_without_gaps(lengths, longest):
     found = cut(*lengths, longest=longest)
     assert found[0].start == 0
-    assert all(a.end == b.start for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end == b.start for a, b in itertools.pairwise(found))
     assert all(one.start <= time < one.end for one in found for time in one.shown.times)
     assert all(one.end - one.start <= longest + 0.25 for one in found[:-1])
 
