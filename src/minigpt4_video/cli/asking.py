@@ -258,7 +258,6 @@ def _answer(
 
         check_writable(report)
     with _opened(taken, loaded) as video:
-        _introduce(video)
         stream = _asked(video, question, way, max_new_tokens, temperature, seed)
         try:
             for piece in stream:
@@ -290,8 +289,11 @@ def _asked(
     from minigpt4_video.inference import Video
 
     if not isinstance(video, Video):
+        _introduce(video)
         return video.stream(question, way, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    for sentence in video.plan(question, max_new_tokens=max_new_tokens).left_out:
+    plan = video.plan(question, max_new_tokens=max_new_tokens)
+    _introduce(video)
+    for sentence in plan.left_out:
         note(f"note: {sentence}")
     return video.stream(question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
 
