@@ -294,7 +294,7 @@ def _counts(rng: random.Random, look: Look, parts: list[Part]) -> Iterator[FilmQ
 def _order(rng: random.Random, spoken: Language, liked: int, parts: list[Part]) -> FilmQuestion:
     said = words.LIKED[spoken][liked]
     wordings: dict[Language, tuple[str, ...]] = {
-        "en": (f"Who likes {said} first?", f"{said.capitalize()}: who speaks first?"),
+        "en": (f"{said.capitalize()}: who speaks first?", f"About {said}, who speaks first?"),
         "zh": (f"{said}：谁先说话？", f"说到{said}，谁先说话？"),
     }
     name = words.NAMES[spoken][parts[0].scene.lines[0].speaker]
