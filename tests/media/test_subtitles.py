@@ -525,7 +525,7 @@ def test_a_blank_line_does_not_end_a_subtitle_of_subrip(tmp_path: Path, body: st
     assert [cue.text for cue in read_subtitles(written(tmp_path, remark, "clip.vtt"))] == ["a", "end"]
 
 
-def test_line_breaks_part_words_and_steering_characters_go(tmp_path: Path) -> None:
+def test_line_breaks_part_words_and_control_characters_go(tmp_path: Path) -> None:
     text = "one<br>two<BR />three\n\x1b[31mred\x07\x00\x9b four\u200d\n"
     path = written(tmp_path, f"1\n00:00:01,000 --> 00:00:02,000\n{text}".encode())
     assert read_subtitles(path)[0].text == "one two three [31mred four\u200d"
