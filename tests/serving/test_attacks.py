@@ -562,12 +562,14 @@ RAW: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", RAW)
 def test_tricks_with_heads_are_refused(attacked: Attacked, name: str):
-    before = attacked.worked()
-    status, text = attacked.raw(RAW[name])
-
-    assert status in (0, 400, 403, 404, 405, 413, 415, 422, 431), text
-    assert attacked.worked() - before <= 4 * QUICK
-    check_silent(text, attacked)
+    took = []
+    for _ in range(3):  # a busy machine makes any of them slower
+        before = attacked.worked()
+        status, text = attacked.raw(RAW[name])
+        took.append(attacked.worked() - before)
+        assert status in (0, 400, 403, 404, 405, 413, 415, 422, 431), text
+        check_silent(text, attacked)
+    assert min(took) <= QUICK
     attacked.check()
 
 

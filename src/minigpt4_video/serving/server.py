@@ -91,7 +91,8 @@ def serve(chat: VideoChat, serving: Serving, listening: Callable[[int], None] = 
 
 
 class Patient(H11Protocol):
-    """Waits for the head of a request for some seconds and no longer."""
+    """Waits for the head of a request for some seconds and no longer, and reads none that is too large: h11 bounds a
+    head that arrives in pieces, but takes thousands of headers apart that arrive at once."""
 
     def __init__(self, *arguments: Any, head_seconds: float, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -103,6 +104,9 @@ class Patient(H11Protocol):
         self._wait()
 
     def data_received(self, data: bytes) -> None:
+        if self._between_requests() and not _has_whole_head(data) and len(data) > LARGEST_HEAD:
+            self.send_400_response("The head of the request is too large.")
+            return
         super().data_received(data)
         if not self._between_requests():
             self._wait_no_more()
@@ -128,6 +132,10 @@ class Patient(H11Protocol):
         self._waiting = None
         if self._between_requests() and not self.transport.is_closing():
             self.transport.close()
+
+
+def _has_whole_head(data: bytes) -> bool:
+    return any(end in data[:LARGEST_HEAD] for end in (b"\r\n\r\n", b"\n\n"))
 
 
 def default_uploads() -> Path:
