@@ -4,10 +4,12 @@ python benchmarks/serving.py --output benchmarks/results/serving.json
 
 Clients on loopback ask for streams of at most 16 tokens about videos of the world, 8 frames each, named by their paths:
 all about one video, or each about one that no server has seen before. The three servers run at the same time and take
-turns, one thread each; a run of one is between the runs of the others. Given are the middle of the rounds: requests a
-second, and the middle and the slowest twentieth of the times to the first word. Answers are compared. The tiny model
-is the embedded one; the mid model, with random weights, is that of benchmarks/inference.py, and no answer of it ends
-early. `--quick` takes a tenth of everything: to see that it runs.
+turns, one thread each; a run of one is between the runs of the others. For each round there are requests a second and
+the middle and the slowest twentieth of the times to the first word; ratios are the middle of the rounds'. Answers are
+compared. The tiny model is the embedded one; the mid model, with random weights, is that of benchmarks/inference.py,
+and no answer of it ends early. At last the memory of a server with the tiny model is looked at while it answers
+thousands of requests about many videos, some of which cannot be read. `--quick` takes a tenth of everything, to see
+that it runs; `--add` adds rounds to those that are in the file, for machines that are not quiet for long.
 
 `transformers serve` needs three lines of registration (`other_side`); it opens any path that a request names.
 """
@@ -30,8 +32,8 @@ from typing import Any, NamedTuple
 
 from minigpt4_video.data.world.files import render
 
-CLIENTS = (1, 8, 32)
-REQUESTS = {1: 4, 8: 8, 32: 32}
+REQUESTS = {"tiny": {1: 16, 8: 32, 32: 64}, "mid": {1: 3, 8: 8, 32: 32}}
+"""By model and number of clients, in a round."""
 FRAMES = 8
 TOKENS = 16
 SIDES = ("reuse", "plain", "transformers")
@@ -111,7 +113,7 @@ class Side:
         self.process.wait()
         self.log.close()
 
-    def ask(self, video: Path, question: str) -> Answered:
+    def ask(self, video: Path, question: str, refused_too: bool = False) -> Answered:
         theirs = self.name == "transformers"
         part = {"type": "video_url", "video_url": {"url": str(video) if theirs else f"file://{video}"}}
         body: dict[str, Any] = {
@@ -128,6 +130,8 @@ class Side:
         begun = time.perf_counter()
         connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
         answer = connection.getresponse()
+        if refused_too and answer.status == 400:
+            return Answered("", 0.0)
         if answer.status != 200:
             sys.exit(f"{self.name} refused: {answer.read()!r}")
         text, first = "", 0.0
@@ -154,49 +158,79 @@ def load(side: Side, clients: int, videos: list[Path]) -> Run:
     return Run(len(videos) / took, [one.first_word for one in answers], [one.text for one in answers])
 
 
-def compare(model: str, folder: Path, sides: tuple[str, ...], share: float, rounds: int) -> list[dict[str, Any]]:
-    counts = {clients: max(clients if share == 1 else 2, round(REQUESTS[clients] * share)) for clients in CLIENTS}
+def compare(model: str, folder: Path, counts: dict[int, int], rounds: int) -> list[dict[str, Any]]:
     rows = []
     with ExitStack() as running:
-        servers = [running.enter_context(Side(name, model, folder)) for name in sides]
+        servers = [running.enter_context(Side(name, model, folder)) for name in SIDES]
         pool = iter(render(folder / "videos", seed=1000, count=rounds * sum(counts.values()) + 1))
         shared = next(pool)
         for server in servers:
             server.wait()
             server.ask(shared, QUESTIONS[0])  # loaded, and the shared video read
         for kind in ("same", "different"):
-            for clients in CLIENTS:
-                runs: dict[str, list[Run]] = {name: [] for name in sides}
+            for clients, count in counts.items():
+                made: list[dict[str, Run]] = []
                 for _ in range(rounds):
-                    videos = [shared] * counts[clients]
-                    if kind == "different":
-                        videos = [next(pool) for _ in range(counts[clients])]
-                    for server in servers:
-                        runs[server.name].append(load(server, clients, videos))
-                row = described(kind, clients, counts[clients], runs)
+                    videos = [shared] * count if kind == "same" else [next(pool) for _ in range(count)]
+                    made.append({server.name: load(server, clients, videos) for server in servers})
+                row = {"videos": kind, "clients": clients, "requests": count, "rounds": [described(m) for m in made]}
                 print(json.dumps(row), flush=True)
                 rows.append(row)
     return rows
 
 
-def described(kind: str, clients: int, count: int, runs: dict[str, list[Run]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"videos": kind, "clients": clients, "requests": count, "sides": {}}
-    texts = {name: [text for run in made for text in run.texts] for name, made in runs.items()}
-    for name, made in runs.items():
-        words = sorted(second for run in made for second in run.first_words)
-        row["sides"][name] = {
-            "requests_per_second": round(statistics.median(run.per_second for run in made), 3),
+def described(runs: dict[str, Run]) -> dict[str, Any]:
+    """One round."""
+    told = {}
+    for name, run in runs.items():
+        words = sorted(run.first_words)
+        same = sum(a == b for a, b in zip(run.texts, runs["reuse"].texts, strict=True))
+        told[name] = {
+            "requests_per_second": round(run.per_second, 3),
             "first_word_s": round(statistics.median(words), 4),
             "first_word_s_p95": round(words[int(0.95 * (len(words) - 1))], 4),
-            "same_answers": sum(a == b for a, b in zip(texts[name], texts["reuse"], strict=True)) / len(texts[name]),
+            "same_answers": same / len(words),
         }
-    for name in runs:
+    return told
+
+
+def summed_up(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the middles of its rounds."""
+
+    def middle(values: Any) -> float:
+        return round(statistics.median(values), 3)
+
+    for name in SIDES:
+        sides = [made[name] for made in row["rounds"]]
+        row[name] = {key: middle(side[key] for side in sides) for key in ("requests_per_second", "first_word_s")}
+        row[name]["same_answers"] = min(side["same_answers"] for side in sides)
         if name != "reuse":
-            pairs = zip(runs["reuse"], runs[name], strict=True)
-            row[f"requests_over_{name}"] = round(statistics.median(a.per_second / b.per_second for a, b in pairs), 2)
-            ours, theirs = row["sides"]["reuse"]["first_word_s"], row["sides"][name]["first_word_s"]
-            row[f"first_word_{name}_over_ours"] = round(theirs / ours, 2)
+            key = "requests_per_second"
+            row[f"requests_over_{name}"] = middle(made["reuse"][key] / made[name][key] for made in row["rounds"])
+            key = "first_word_s"
+            row[f"first_word_{name}_over_ours"] = middle(made[name][key] / made["reuse"][key] for made in row["rounds"])
     return row
+
+
+def memory(model: str, folder: Path, count: int) -> dict[str, Any]:
+    """Memory of the server's process, in MiB, after every eighth of so many requests by 8 clients about 40 videos, one
+    in ten of which cannot be read."""
+    with Side("reuse", model, folder) as server:
+        videos = list(render(folder / "videos", seed=2000, count=40))
+        for video in videos[::10]:
+            video.write_bytes(b"no video")
+        server.wait()
+
+        def ask(number: int) -> None:
+            server.ask(videos[number * 7 % len(videos)], QUESTIONS[number % len(QUESTIONS)], refused_too=True)
+
+        held = []
+        with ThreadPoolExecutor(8) as pool:
+            for part in range(8):
+                list(pool.map(ask, range(part * count // 8, (part + 1) * count // 8)))
+                lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+                held.append(next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS")))
+        return {"requests": count, "mib_after_every_eighth": held}
 
 
 def main() -> None:
@@ -204,7 +238,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--models", nargs="+", default=["tiny", "mid"])
+    parser.add_argument("--models", nargs="*", choices=list(REQUESTS), default=list(REQUESTS))
+    parser.add_argument("--memory", type=int, default=2000, help="requests over which memory is looked at")
+    parser.add_argument("--add", action="store_true", help="to the rounds that --output has")
     parser.add_argument("--side", choices=SIDES)
     parser.add_argument("--model")
     parser.add_argument("--folder", type=Path)
@@ -217,33 +253,43 @@ def main() -> None:
     if given.side:
         our_side(given.model, given.folder, given.port, given.side == "reuse")
         return
-    results: dict[str, Any] = {
+    results: dict[str, Any] = {"models": {}}
+    if given.add and given.output.exists():
+        results = json.loads(given.output.read_text())
+    results |= {
         "machine": f"{len(os.sched_getaffinity(0))} of the cores of {platform.machine()}, one thread a server",
         "frames": FRAMES,
         "tokens": TOKENS,
-        "rounds": 1 if given.quick else given.rounds,
-        "models": {},
     }
     for name in given.models:
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
-            model = "tiny"
-            if name == "mid":
-                sys.path.insert(0, str(Path(__file__).parent))
-                from inference import MID, QUICK, make_model
+            counts = {at: max(2, count // 10) if given.quick else count for at, count in REQUESTS[name].items()}
+            rows = compare(model_of(name, folder, given.quick), folder, counts, 1 if given.quick else given.rounds)
+        for row, earlier in zip(rows, results["models"].get(name, rows), strict=True):
+            if row is not earlier:
+                row["rounds"] = earlier["rounds"] + row["rounds"]
+        results["models"][name] = [summed_up(row) for row in rows]
+    if given.memory:
+        with tempfile.TemporaryDirectory() as made:
+            count = given.memory // 10 if given.quick else given.memory
+            results["memory"] = memory(model_of("tiny", Path(made), False), Path(made), count)
+            print(json.dumps(results["memory"]))
+    if given.output:
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+        given.output.write_text(json.dumps(results, indent=1) + "\n")
 
-                make_model(folder / "mid", QUICK if given.quick else MID)
-                model = str(folder / "mid")
-            else:
-                from minigpt4_video.model.presets import EMBEDDED
 
-                model = str(EMBEDDED / "tiny")
-            results["models"][name] = compare(
-                model, folder, SIDES, 0.1 if given.quick else 1, 1 if given.quick else given.rounds
-            )
-        if given.output:
-            given.output.parent.mkdir(parents=True, exist_ok=True)
-            given.output.write_text(json.dumps(results, indent=2) + "\n")
+def model_of(name: str, folder: Path, quick: bool) -> str:
+    if name == "mid":
+        sys.path.insert(0, str(Path(__file__).parent))
+        from inference import MID, QUICK, make_model
+
+        make_model(folder / "mid", QUICK if quick else MID)
+        return str(folder / "mid")
+    from minigpt4_video.model.presets import EMBEDDED
+
+    return str(EMBEDDED / "tiny")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 class Shown:
     """Frames, uint8 (frames, height, width, 3), and what a model has computed of them."""
 
-    def __init__(self, chat: "VideoChat", frames: np.ndarray[Any, Any], store: Store | None) -> None:
+    def __init__(
+        self,
+        chat: "VideoChat",
+        frames: np.ndarray[Any, Any],
+        store: Store | None,
+        identity: Sequence[Any] | None = None,
+    ) -> None:
+        """`identity` is the model's, where nobody changes its weights meanwhile; asking for it costs milliseconds."""
         self.model = chat
+        self._identity = identity
         self.store = store
         self.pictures = frames
         self._unsaved: dict[str, Callable[[], dict[str, torch.Tensor]]] = {}
@@ -41,7 +49,7 @@ class Shown:
 
     @cached_property
     def _features_key(self) -> str:
-        return key("features", array_digest(self.pictures), self.model.identity())
+        return key("features", array_digest(self.pictures), self._identity or self.model.identity())
 
     def begin(self, board: Branches, ids: list[int], frames: tuple[int, ...], row: int = 0) -> float:
         """Read a prefix into an empty row, or take it from the store; the seconds that frames took."""

@@ -14,12 +14,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import av.subtitles.stream  # noqa: F401  what would be loaded with the first file is loaded before children are forked
+import PIL.ImageFile  # noqa: F401
+
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.guarded import Limits
-from minigpt4_video.media.probing import VideoInfo, probe
+from minigpt4_video.media.pictures import Form
+from minigpt4_video.media.probing import VideoInfo, probe_beginning
 from minigpt4_video.media.sources import shown
 from minigpt4_video.media.subtitles import read_subtitles
-from minigpt4_video.media.video import read_clip
+from minigpt4_video.media.video import read_probed_clip
 
 MOST_PROCESSORS = 4
 GRACE = 1  # seconds after which a child ends itself where its parent, killed, no longer can
@@ -35,7 +39,7 @@ def _serve() -> None:
     handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("minigpt4_video").addHandler(handler)
     answers: dict[str, Callable[[Path, dict[str, Any], Limits], tuple[dict[str, Any], bytes]]] = {
-        "probe": lambda path, request, limits: (asdict(_within(path, limits)), b""),
+        "probe": lambda path, request, limits: (asdict(_within(path, limits)[0]), b""),
         "clip": _clip,
         "video": _video,
         "subtitles": _subtitles,
@@ -90,8 +94,9 @@ def _limit(limits: Limits) -> None:
         resource.setrlimit(kind, (most, most))
 
 
-def _within(path: Path, limits: Limits) -> VideoInfo:
-    info = probe(path)
+def _within(path: Path, limits: Limits) -> tuple[VideoInfo, int | None]:
+    """As `probe_beginning`. Raises MediaError for what is more than allowed."""
+    info, first_pts = probe_beginning(path)
     if info.duration > limits.duration:
         raise MediaError(
             f"{shown(path)} lasts {info.duration:.0f} s and {limits.duration:g} s are allowed; shorten it."
@@ -100,28 +105,27 @@ def _within(path: Path, limits: Limits) -> VideoInfo:
         raise MediaError(
             f"{shown(path)} has frames of {info.width}x{info.height} and {limits.pixels} pixels are allowed; scale it."
         )
-    return info
+    return info, first_pts
 
 
 def _clip(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], bytes]:
-    _within(path, limits)
+    return _frames(path, request, _within(path, limits))
+
+
+def _frames(
+    path: Path, request: dict[str, Any], beginning: tuple[VideoInfo, int | None]
+) -> tuple[dict[str, Any], bytes]:
     height, width = request["size"]
-    clip = read_clip(
-        path,
-        request["frames"],
-        rule=request["rule"],
-        start=request["start"],
-        end=request["end"],
-        size=(height, width),
-        scaler=request["scaler"],
-    )
+    form = Form((height, width), request["scaler"])
+    clip = read_probed_clip(path, beginning, request["frames"], request["rule"], request["start"], request["end"], form)
     return {"times": clip.times.tolist(), "duration": clip.duration}, clip.frames.tobytes()
 
 
 def _video(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], bytes]:
     """What a file says of itself, its frames, and its first subtitle track that can be read, where it is wanted."""
-    info = _within(path, limits)
-    told, data = _clip(path, request, limits)
+    beginning = _within(path, limits)
+    info, _ = beginning
+    told, data = _frames(path, request, beginning)
     tracks = [track for track in info.subtitle_tracks if track.is_text] if request["subtitles"] else []
     for track in tracks:
         with suppress(MediaError):

@@ -72,8 +72,20 @@ def read_clip(
     A file that ends before its headers say, as a broken download does, is spread over what is there, with a warning.
     """
     file = Path(path)
-    info, first_pts = probe_beginning(file)
-    form = Form(size, scaler)
+    return read_probed_clip(file, probe_beginning(file), frames, rule, start, end, Form(size, scaler))
+
+
+def read_probed_clip(
+    file: Path,
+    beginning: tuple[VideoInfo, int | None],
+    frames: int,
+    rule: Literal["even", "original"],
+    start: float | None,
+    end: float | None,
+    form: Form,
+) -> Clip:
+    """The same of a file whose `beginning` has been read, by `probe_beginning`."""
+    info, first_pts = beginning
     reading = _read(file, first_pts, clip_times(file, info, frames, rule, start, end), form)
     duration = _true_duration(file, info, reading)
     if duration < info.duration:

@@ -106,6 +106,7 @@ class Scheduler:
         self.chat = chat
         self._metrics = metrics
         self._reuse = reuse
+        self._identity = chat.identity() if reuse and chat.store is not None else None
         slots = 2 * chat.processor.window
         row = (slots + 1) * bytes_per_slot(chat.model.config.text_config, chat.model.dtype)
         if memory < row:
@@ -122,6 +123,8 @@ class Scheduler:
         self._kept: OrderedDict[str, Layers] = OrderedDict()
         self._kept_bytes = 0
         self._line: deque[Ticket] = deque()
+        self._has_read = False
+        """Whether a beginning was read since the last pass."""
         self._wake = threading.Condition()
         self._arrived: list[Ticket] = []
         self._cut: list[tuple[Ticket, int | None]] = []
@@ -200,14 +203,18 @@ class Scheduler:
         )
 
     def _seat_line(self) -> None:
-        """Give room to those in the line, the first first; others may pass for a while where their row is there."""
+        """Give room to those in the line, the first first; others may pass for a while where their row is there.
+
+        One beginning is read, and then all answers go on by a token: whoever is heard waits for one video, not for all.
+        """
         waiting: deque[Ticket] = deque()
         patient = True
+        self._has_read = False
         while self._line:
             ticket = self._line.popleft()
             if not patient or not self._seat_all(ticket):
                 waiting.append(ticket)
-                patient = patient and monotonic() - ticket.arrived < PATIENCE
+                patient = patient and (self._has_read or monotonic() - ticket.arrived < PATIENCE)
         self._line = waiting
 
     def _seat_all(self, ticket: Ticket) -> bool:
@@ -259,6 +266,9 @@ class Scheduler:
             if seat.name == name and self._board.room(row) >= need:
                 self._found(ticket, "row")
                 return row
+        layers = self._known(name)
+        if layers is None and self._has_read:
+            return None
         empty = self._board.empty()
         idle = [row for row, seat in self._seats.items() if not seat.live]
         if not empty and not idle:
@@ -268,14 +278,16 @@ class Scheduler:
             self._empty(row)
         ids = ticket.asked.ids[: ticket.common]
         with self.chat.lock:
-            if (layers := self._known(name)) is not None:
+            self._has_read |= layers is None
+            if layers is not None:
                 self._board.restore(row, layers)
                 self._found(ticket, "memory")
             elif ticket.asked.frames is None:
                 self._board.begin(row, ids)
                 self._found(ticket, "nowhere")
             else:
-                shown = Shown(self.chat, ticket.asked.frames, ticket.asked.store if self._reuse else None)
+                store = ticket.asked.store if self._reuse else None
+                shown = Shown(self.chat, ticket.asked.frames, store, self._identity)
                 stored = shown.begin(self._board, ids, tuple(range(len(ticket.asked.frames))), row) == 0.0
                 self._found(ticket, "store" if stored else "nowhere")
                 shown.save()  # at once: the row may hold another beginning later
