@@ -187,3 +187,25 @@ def test_a_damaged_row_in_the_middle_is_refused_and_one_at_the_end_is_cut(tmp_pa
     file.write_bytes(b'{"id": "0", \n' + whole)
     with pytest.raises(DataError, match="damaged at byte 0"):
         read_rows(file)
+
+
+def test_a_long_video_is_answered_about_by_its_clips_and_the_report_says_so(
+    command: Command, random_model: Path, msvd: Path, tmp_path: Path
+) -> None:
+    long = msvd.parent / "-7KMZQEsJW4_205_208.avi"
+    write_video(long, seconds=50)  # of which 4 frames lie further than 10 s apart
+    run = ["evaluate", "msvd-qa", "--annotations", msvd, "--model", random_model, "--max-new-tokens", 4]
+    status, said, _ = command(*run, "--output", tmp_path / "auto")
+    assert status == 0 and "1 answers from clips of long videos" in said
+    rows = {row["video"]: row for row in read_rows(tmp_path / "auto" / running.ANSWERS)}
+    assert {Path(name).name for name, row in rows.items() if "evidence" in row} == {long.name}
+    assert rows[str(long)]["duration"] == pytest.approx(50, abs=0.2)
+    assert "1 answers come from the clips" in (tmp_path / "auto" / "report.md").read_text(encoding="utf-8")
+
+    status, said, _ = command(*run, "--output", tmp_path / "off", "--long", "off")
+    assert status == 0 and "clips" not in said
+    rows = {row["video"]: row for row in read_rows(tmp_path / "off" / running.ANSWERS)}
+    assert all("evidence" not in row for row in rows.values())
+
+    status, _, err = command(*run, "--output", tmp_path / "on", "--long", "on", "--shown", "no frames")
+    assert status == 2 and "--shown" in err

@@ -510,6 +510,26 @@ def test_the_environment_names_the_store_or_turns_it_off(monkeypatch, tmp_path):
     assert find_store(tmp_path / "here").folder == tmp_path / "here"
 
 
+def test_an_index_of_a_long_video_is_one_entry_and_goes_as_a_whole(store):
+    now = time.time()
+    for number, used in enumerate((now - 50, now - 10)):
+        folder = store.folder / "index" / "ab" / f"ab{number}"
+        folder.mkdir(parents=True)
+        for name in ("clips.parquet", "index.json"):
+            (folder / name).write_bytes(bytes(1000))
+            os.utime(folder / name, (used, used))
+    store.put(NAME, VALUES)
+    os.utime(next(store.folder.glob("features/*/*")), (now - 30, now - 30))
+    rest = store.held()["features"].bytes
+    assert store.held()["index"] == (2, 4000)
+
+    assert store.prune(2000 + rest) == (1, 2000)
+
+    assert [folder.name for folder in store.folder.glob("index/*/*")] == ["ab1"] and store.get(NAME) is not None
+    store.clear()
+    assert not (store.folder / "index").exists()
+
+
 def test_the_command_line_tells_prunes_and_clears(store, command):
     store.put(NAME, VALUES)
     store.put(key("frames", 1), VALUES)
@@ -530,7 +550,8 @@ def test_asking_on_the_command_line_warms_the_store(command, random_model, video
     held = Store(tmp_path / "store").held()
     again = command("ask", video, "What happens?", "--model", random_model)
 
-    assert {kind: one.entries for kind, one in held.items()} == {"frames": 1, "features": 1, "prefix": 1, "words": 0}
+    kinds = {"frames": 1, "features": 1, "prefix": 1, "words": 0, "index": 0}
+    assert {kind: one.entries for kind, one in held.items()} == kinds
     assert first[:2] == again[:2] and first[0] == 0
 
 

@@ -160,7 +160,7 @@ def test_five_hundred_known_clips_in_shuffled_order_have_their_own_captions(embe
     from minigpt4_video.data.world import language
     from minigpt4_video.data.world.render import render
     from minigpt4_video.data.world.scene import GLANCES, make_scene
-    from minigpt4_video.evaluation.world import normalised
+    from minigpt4_video.evaluation.scoring import normalised
 
     scenes = {number: make_scene(number, "train", "en") for number in range(500)}
 

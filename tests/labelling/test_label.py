@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from making import write_video
 from minigpt4_video.errors import LabellingError
 from minigpt4_video.labelling.label import Order, label
 from minigpt4_video.labelling.requests import requests
@@ -193,3 +194,22 @@ def test_a_kill_loses_and_doubles_nothing(world, tmp_path, embedded):
 
     assert done.done_before > 0
     assert told(killed) == told(undisturbed)
+
+
+def test_questions_about_a_long_clip_rest_on_the_part_that_they_are_about(tmp_path, random_model):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    write_video(folder / "film.mp4", seconds=130, rate=2)
+    (folder / "film.srt").write_text("1\n00:01:10,000 --> 00:01:12,000\nhello\n", encoding="utf-8")
+    asked = requests(("brief",), ("en",), ("Who says hello?",))
+    for long in ("auto", "off"):
+        label(Order(str(folder), tmp_path / long, asked, model=str(random_model), max_new_tokens=4, long=long))
+    clips, whole = ([row for row in rows_of(tmp_path / name) if row["duration"]] for name in ("auto", "off"))
+
+    caption, answer = clips
+    assert (caption["evidence"], len(caption["frames"])) == ("", 4)
+    (part,) = json.loads(answer["evidence"])
+    assert part == [60.0, 120.0, 1.0]
+    assert (answer["said"], answer["frames"], answer["said_in"]) == ("hello", [], "film.srt")
+    assert [(row["evidence"], len(row["frames"])) for row in whole] == [("", 4), ("", 4)]
+    assert clips[0]["text"] == whole[0]["text"]

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from making import write_video
@@ -57,6 +57,7 @@ def test_windows_have_one_length_wherever_scenes_change():
     assert [one.end for one in cut(4, 6, 5, by="windows", longest=7)] == [7, 14, 15]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(2, 80).map(lambda frames: frames / 4), min_size=1, max_size=8), st.floats(2, 15))
 def test_clips_follow_one_another_without_gaps(lengths, longest):
     found = cut(*lengths, longest=longest)

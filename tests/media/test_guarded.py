@@ -22,8 +22,10 @@ from minigpt4_video.media import (
     read_clip_guarded,
     read_subtitles_guarded,
     read_video_guarded,
+    stream_frames_guarded,
 )
 from minigpt4_video.media import guarded as guarded_module
+from minigpt4_video.media.streaming import stream_frames
 from numbered import write_video
 
 
@@ -47,6 +49,27 @@ def test_a_child_reads_what_the_parent_would(video: Path) -> None:
     assert (scaled.frames == read_clip(video, 5, size=(24, 32), scaler="decoder").frames).all()
     assert probe_guarded(video) == probe(video)
     assert read_subtitles_guarded(video) == [Cue(0.5, 1.0, "hello")]
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_a_stream_by_many_children_is_the_stream_by_one_process(video: Path, start: float) -> None:
+    nursery = Nursery()
+    try:
+        told = list(stream_frames_guarded(video, 10, (24, 32), start, limits=Limits(frames=4), nursery=nursery))
+    finally:
+        nursery.close()
+    expected = list(stream_frames(video, 10, (24, 32), start))
+    assert len(expected) > 8 and [time for time, _ in told] == [time for time, _ in expected]
+    assert all((a == b).all() for (_, a), (_, b) in zip(told, expected, strict=True))
+
+
+def test_a_child_that_says_the_same_again_and_again_ends_the_stream(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"warnings": [], "error": None, "result": {"times": [0.0, 0.1], "duration": 5.0}}
+    answer = json.dumps(told).encode() + b"\n" + bytes(2 * 4 * 4 * 3)
+    monkeypatch.setattr(guarded_module, "_exchange", lambda *_: answer)
+    assert len(list(stream_frames_guarded(video, 10, (4, 4), limits=Limits(frames=2)))) == 2
 
 
 def test_one_child_tells_all_there_is_of_a_video(video: Path) -> None:

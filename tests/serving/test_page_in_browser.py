@@ -1,6 +1,7 @@
 """The page in headless Chromium, with the embedded model behind it: `make test-page`."""
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from making import write_video
+from minigpt4_video.data.world.films import write_films
 from minigpt4_video.serving.page.routes import STATIC
 from served import CLIP, KEY, Server, serving
 
@@ -169,6 +171,29 @@ def test_another_number_of_frames_is_seen_planned_and_asked_about(visit: Visit, 
     three = alone.model.open(CLIP, subtitles=SUBTITLES, frames=3)
     assert answers(page, 1) == [three.ask(QUESTION).text]
     assert "3 frames" in page.locator(".about").text_content()
+
+
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_a_long_video_is_indexed_and_buttons_take_the_player_to_the_moments(
+    visit: Visit, tmp_path_factory: pytest.TempPathFactory, locale: str
+):
+    (film,) = write_films(tmp_path_factory.mktemp("film"), minutes=4, size=64, language="en")
+    (row,) = map(json.loads, (film.parent / "questions.jsonl").read_text(encoding="utf-8").splitlines())
+    one = next(question for question in row["questions"] if question["kind"] == "who")
+    page = opened(visit(locale=locale), film, film.with_suffix(".srt"))
+    assert not page.locator("#long").is_hidden() and "clip" not in page.locator("#clip-facts").text_content()
+
+    ask(page, one["text"])
+
+    page.wait_for_selector(".turn .about")
+    assert page.locator(".turn .answered").text_content().endswith(one["answer"])
+    assert {"en-US": "From:", "zh-CN": "依据："}[locale] in page.locator(".moments").text_content()
+    page.locator(".moments button").first.click()
+    (moment,) = one["moments"]
+    until(page, f"Math.abs(document.getElementById('player').currentTime - {moment}) < 60")
+    assert abs(float(page.locator("#strip button").first.get_attribute("data-time")) - moment) < 60
+    until(page, "!/%/.test(document.getElementById('long').textContent)")
+    assert faults(page) == []
 
 
 def test_a_click_on_a_frame_takes_the_player_there(visit: Visit):

@@ -53,6 +53,7 @@ def evaluate(
     ] = "all",
     template: Annotated[str, Option(help="Form of the prompt: default, or another that the model has.")] = "default",
     speech: Annotated[str, Option(metavar="MODEL", help="Speech model for videos without subtitles, or off.")] = "off",
+    long: options.Long = "auto",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quantize: options.Quantize = None,
@@ -117,7 +118,7 @@ def evaluate(
     from minigpt4_video.evaluation.running import find, task
 
     changes = axes(ablate or [])
-    settings = Settings(frames, rule, shown, template, max_new_tokens or find(benchmark).max_new_tokens, speech)
+    settings = Settings(frames, rule, shown, template, max_new_tokens or find(benchmark).max_new_tokens, speech, long)
     check_judges(benchmark, find(benchmark), len(judge or []))
     budget = Budget(max_requests)
     judges = _judges(judge or [], judge_model or [], judge_key, parallel, budget, device, load=not dry_run)
@@ -157,12 +158,13 @@ class _Models:
     def __call__(self, variant: "Variant") -> "Answerer":
         from minigpt4_video.evaluation.answering import ModelAnswerer
         from minigpt4_video.inference import VideoChat
+        from minigpt4_video.inference.store import find_store
 
         if variant.dtype not in self.loaded:
             self.loaded = {
                 variant.dtype: VideoChat.from_pretrained(self.model, self.device, variant.dtype, quantize=self.quantize)
             }
-        return ModelAnswerer(self.loaded[variant.dtype], variant.settings)
+        return ModelAnswerer(self.loaded[variant.dtype], variant.settings, indexes=find_store())
 
 
 def _peer(address: str, model: str, key: str | None, settings: Any, parallel: int, budget: "Budget") -> "Answerer":
@@ -272,6 +274,8 @@ def _say_figures(summary: Any) -> None:
     from minigpt4_video.evaluation.reporting import figure
 
     say(f"{summary['answered']} of {summary['asked']} questions answered, {len(summary['failed'])} failed")
+    if summary["from_clips"]:
+        say(f"{summary['from_clips']} answers from clips of long videos (--long off looks at the whole evenly)")
     if summary["flaws"]:
         say(f"{sum(summary['flaws'].values())} rows could not be asked")
     for name, told in summary["figures"].items():

@@ -47,6 +47,7 @@ def serve(
     ] = 64,
     frames: Annotated[int, Option(min=1, help="Most frames of a video that a request may ask for.")] = 128,
     memory: Annotated[float, Option(min=0.001, help="GiB for what the model keeps of videos while it runs.")] = 8.0,
+    long: options.Long = "auto",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quantize: options.Quantize = None,
@@ -79,6 +80,7 @@ def serve(
         media_hosts=tuple(media_host or ()),
         page=page,
         memory=int(memory * GIB),
+        long=long,
         limits=Limits(waiting=waiting, frames=frames),
     )
     serving.check()

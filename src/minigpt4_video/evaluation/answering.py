@@ -4,21 +4,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from minigpt4_video.errors import UserError
+from minigpt4_video.errors import DataError, UserError
 from minigpt4_video.evaluation.files import Row
 from minigpt4_video.evaluation.items import LETTERS, Item
 from minigpt4_video.inference.answer import Answer
 from minigpt4_video.inference.batching import BuiltIn, Question, Request
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.footage import Footage, Said
-from minigpt4_video.inference.store import key
+from minigpt4_video.inference.store import Store, key
 from minigpt4_video.inference.video import Video
-from minigpt4_video.media import Cue, Rule, align, probe_picture_folder, read_picture_folder, read_subtitles
+from minigpt4_video.long_video.answering import LongVideo
+from minigpt4_video.long_video.choosing import Long, open_video, takes_clips
+from minigpt4_video.media import Cue, Rule, align, probe, probe_picture_folder, read_picture_folder, read_subtitles
 from minigpt4_video.planning import Plan
 
 Shown = Literal["all", "no subtitles", "no frames", "nothing"]
@@ -42,6 +45,14 @@ class Settings:
     max_new_tokens: int = 64
     speech: str = "off"
     """The speech model for videos without subtitles."""
+    long: Long = "auto"
+    """Which videos are answered about by the clips that a question is about, where nothing that those need is
+    withheld."""
+
+    @property
+    def may_take_clips(self) -> bool:
+        """Clips are described by their frames, and chosen evenly."""
+        return self.long != "off" and self.rule == "even" and self.shown in ("all", "no subtitles")
 
 
 class Answerer(Protocol):
@@ -53,12 +64,20 @@ class Answerer(Protocol):
 
 
 class ModelAnswerer:
-    """A model of this package, greedily. Raises UserError for a template that its processor does not have."""
+    """A model of this package, greedily. Raises UserError for a template that its processor does not have, and for
+    `long` "on" with settings under which there can be no clips."""
 
-    def __init__(self, chat: VideoChat, settings: Settings, rows: int = 8) -> None:
+    def __init__(self, chat: VideoChat, settings: Settings, rows: int = 8, indexes: Store | None = None) -> None:
+        """`indexes` is where those of long videos are kept."""
+        if settings.long == "on" and not settings.may_take_clips:
+            raise DataError(
+                "clips are described by their frames, taken evenly; leave out --long on, or --rule and --shown"
+            )
         self.chat = with_template(chat, settings.template)
         self.settings = settings
         self.rows = rows
+        self._long_chat = copy(self.chat)
+        self._long_chat.store = indexes
 
     def identity(self) -> Mapping[str, Any]:
         processor = self.chat.processor
@@ -80,6 +99,11 @@ class ModelAnswerer:
         if self.settings.shown == "nothing":
             yield from ([self._unseen(item) for item in group] for group in groups)
             return
+        for is_long, some in groupby(groups, key=lambda group: self._takes_clips(group[0])):
+            way = self._from_clips if is_long else self._from_whole
+            yield from way(some)
+
+    def _from_whole(self, groups: Iterable[Sequence[Item]]) -> Iterator[list[Row]]:
         waiting: list[tuple[Sequence[Item], list[Video]]] = []
         most = self.settings.max_new_tokens
 
@@ -87,7 +111,7 @@ class ModelAnswerer:
             for group in groups:
                 held: list[Video] = []
                 waiting.append((group, held))
-                questions = [Question(one.question, most, openings=tuple(LETTERS[: len(one.choices)])) for one in group]
+                questions = [Question(one.question, most, openings=openings(one)) for one in group]
                 yield Request(partial(self._open, group[0], held), questions)
 
         for reply in BuiltIn(self.chat, self.rows).answer(requests()):
@@ -96,6 +120,45 @@ class ModelAnswerer:
                 yield [failed(item, reply.error) for item in group]
             else:
                 yield [self._row(item, answer, held[0]) for item, answer in zip(group, reply.answers, strict=True)]
+
+    def _takes_clips(self, item: Item) -> bool:
+        if not self.settings.may_take_clips or item.rate is not None:
+            return False
+        try:
+            info = probe(item.video["path"])
+        except UserError:
+            return False  # whose row tells what is wrong
+        part, settings = item.video, self.settings
+        return takes_clips(self.chat, info, settings.long, settings.frames, part.get("start"), part.get("end"))
+
+    def _from_clips(self, groups: Iterable[Sequence[Item]]) -> Iterator[list[Row]]:
+        yield from map(self._rows_from_clips, groups)
+
+    def _rows_from_clips(self, group: Sequence[Item]) -> list[Row]:
+        part, settings = group[0].video, self.settings
+        asked = [Question(one.question, settings.max_new_tokens, openings=openings(one)) for one in group]
+        try:
+            video = open_video(
+                self._long_chat, part["path"], long="on", subtitles=_subtitles(group[0], settings),
+                speech=settings.speech, frames=settings.frames, start=part.get("start"), end=part.get("end"),
+            )  # fmt: skip
+            assert isinstance(video, LongVideo)
+            answers = video.answer_all(asked)
+        except UserError as error:
+            return [failed(item, error) for item in group]
+        return [
+            row_of(item)
+            | {
+                "answer": answer.text,
+                "openings": [round(value, 6) for value in answer.openings],
+                "confidence": round(answer.confidence, 6),
+                "plan": _plan(answer.plan),
+                "evidence": [[one.start, one.end, one.score] for one in answer.evidence],
+                "duration": round(video.span[1] - video.span[0], 3),
+                "subtitles": video.said.source,
+            }
+            for item, answer in zip(group, answers, strict=True)
+        ]
 
     def _open(self, item: Item, held: list[Video]) -> Video:
         video = open_item(self.chat, item, self.settings)
@@ -139,14 +202,15 @@ def with_template(chat: VideoChat, name: str) -> VideoChat:
     return other
 
 
+def openings(item: Item) -> tuple[str, ...]:
+    """The letters of its choices."""
+    return tuple(LETTERS[: len(item.choices)])
+
+
 def open_item(chat: VideoChat, item: Item, settings: Settings) -> Video:
     """An item's video as the settings have it shown. Raises MediaError and PlanError."""
     part = item.video
-    subtitles = part.get("subtitles") or "off"
-    if settings.shown == "no subtitles":
-        subtitles = "off"
-    if not isinstance(subtitles, (str, Path)):
-        subtitles = [Cue(float(cue["start"]), float(cue["end"]), cue["text"]) for cue in subtitles]
+    subtitles = _subtitles(item, settings)
     if item.rate is not None:
         video = Video(chat, _from_pictures(chat, item, settings, subtitles))
         return Video(chat, _grey(video.footage)) if settings.shown == "no frames" else video
@@ -160,6 +224,15 @@ def open_item(chat: VideoChat, item: Item, settings: Settings) -> Video:
         rule=settings.rule,
     )
     return Video(chat, _grey(video.footage)) if settings.shown == "no frames" else video
+
+
+def _subtitles(item: Item, settings: Settings) -> str | Path | list[Cue]:
+    subtitles = item.video.get("subtitles") or "off"
+    if settings.shown == "no subtitles":
+        return "off"
+    if isinstance(subtitles, (str, Path)):
+        return subtitles
+    return [Cue(float(cue["start"]), float(cue["end"]), cue["text"]) for cue in subtitles]
 
 
 def _from_pictures(chat: VideoChat, item: Item, settings: Settings, subtitles: str | Path | list[Cue]) -> Footage:

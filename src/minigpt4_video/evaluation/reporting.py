@@ -44,6 +44,8 @@ def _facts(run: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
         f"begun with version {about['version']} under Python {about['python']} on {about['machine']}",
         "intervals hold 95 % of 2,000 draws of as many videos, with replacement",
     ]
+    if summary["from_clips"]:
+        facts.append(f"{summary['from_clips']} answers come from the clips of a long video that the question is about")
     if summary["unrecognised"]:
         facts.append(f"from {summary['unrecognised']} answers no option could be read; they count as wrong")
     return facts

@@ -33,6 +33,7 @@ def summarised(asked: Asked, rows: Mapping[str, Row], values: Values) -> dict[st
         "asked": len(asked.items),
         "answered": sum("answer" in rows.get(item.id, {}) for item in asked.items),
         "videos": len({item.shows for item in items}),
+        "from_clips": sum("evidence" in rows[item.id] for item in items),
         "failed": [{"id": row["id"], "error": row["error"]} for row in failures],
         "flaws": dict(Counter(flaw.problem for flaw in asked.flaws).most_common()),
         "unrecognised": _unrecognised(items, rows),
@@ -70,6 +71,8 @@ def _groupings(items: Sequence[Item], rows: Mapping[str, Row]) -> dict[str, Call
     found: dict[str, Callable[[Item], str]] = {tag: _tag(tag) for tag in tags}
     if "duration" not in found and any("duration" in rows[item.id] for item in items):
         found["duration"] = lambda item: _duration(rows[item.id])
+    if any("evidence" in rows[item.id] for item in items):
+        found["seen"] = lambda item: "clips" if "evidence" in rows[item.id] else "the whole"
     if any("subtitles" in rows[item.id] for item in items):
         found["subtitles"] = lambda item: "with subtitles" if rows[item.id].get("subtitles") else "without subtitles"
     return found

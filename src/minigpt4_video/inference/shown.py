@@ -40,11 +40,13 @@ class Shown:
 
     @cached_property
     def _frame_tokens(self) -> torch.Tensor:
-        if (kept := self._stored(self._features_key)) is not None:
+        name = self._features_key if self.store else ""  # which takes as long as a few frames
+        if name and (kept := self._stored(name)) is not None:
             return kept["tokens"].to(self.model.model.device)
         unique, places = unique_frames(self.pictures)
         tokens = self.model.encode(list(unique))[torch.from_numpy(places)]
-        self._later(self._features_key, lambda: {"tokens": tokens})
+        if name:
+            self._later(name, lambda: {"tokens": tokens})
         return tokens
 
     @cached_property

@@ -30,10 +30,10 @@ from minigpt4_video.media import Clip
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["frames", "features", "prefix", "words"]
-KINDS: tuple[Kind, ...] = ("frames", "features", "prefix", "words")
-"""Sampled frames, what the language model reads of them, the keys and values it has computed of a prompt, and words
-that were heard."""
+Kind = Literal["frames", "features", "prefix", "words", "index"]
+KINDS: tuple[Kind, ...] = ("frames", "features", "prefix", "words", "index")
+"""Sampled frames, what the language model reads of them, the keys and values it has computed of a prompt, words that
+were heard, and indexes of long videos, each of which is a folder of files."""
 
 VARIABLE = "MINIGPT4_VIDEO_STORE"
 """Names the folder; "off" means no store."""
@@ -119,7 +119,10 @@ class Store:
         for used, size, file in files:
             abandoned = file.suffix == ASIDE and time.time() - used > ABANDONED_AFTER
             if abandoned or (total > limit and file.suffix != ASIDE):
-                file.unlink(missing_ok=True)
+                if file.is_dir():
+                    shutil.rmtree(file, ignore_errors=True)
+                else:
+                    file.unlink(missing_ok=True)
                 total -= size
                 gone += 1
                 freed += size
@@ -180,14 +183,14 @@ class Store:
         return self.folder / kind / name[:2] / f"{name}.safetensors"
 
     def _files(self, kind: str) -> list[tuple[float, int, Path]]:
-        """Last use, size and path of all files of a kind, those being written among them."""
+        """Last use, size and path of all entries of a kind, those being written among them."""
         found = []
-        for file in (self.folder / kind).glob("*/*"):
+        for entry in (self.folder / kind).glob("*/*"):
             try:
-                status = file.stat()
-            except OSError:
-                continue  # another process has just removed it
-            found.append((status.st_mtime, status.st_size, file))
+                parts = [file.stat() for file in (entry.iterdir() if entry.is_dir() else (entry,))]
+                found.append((max(one.st_mtime for one in parts), sum(one.st_size for one in parts), entry))
+            except (OSError, ValueError):
+                continue  # another process has just removed it, or begins it
         return found
 
 

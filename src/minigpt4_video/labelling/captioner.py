@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from minigpt4_video import __version__
+from minigpt4_video.errors import UserError
 from minigpt4_video.inference.answer import Answer
 from minigpt4_video.inference.batching import Engine, Question, Reply, Request
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.video import Video
 from minigpt4_video.labelling.agreement import Agreement
 from minigpt4_video.labelling.checks import notes
+from minigpt4_video.labelling.films import Films
 from minigpt4_video.labelling.manifest import Row, Work
 from minigpt4_video.labelling.reading import Seen
 from minigpt4_video.labelling.requests import Asked
@@ -55,11 +57,19 @@ class _Held:
 class Captioner:
     """A model with its engine, and what it is asked. One call of `label` at a time."""
 
-    def __init__(self, chat: VideoChat, engine: Engine, settings: Settings, agreement: Agreement | None = None) -> None:
+    def __init__(
+        self,
+        chat: VideoChat,
+        engine: Engine,
+        settings: Settings,
+        agreement: Agreement | None = None,
+        films: Films | None = None,
+    ) -> None:
         self.chat = chat
         self.engine = engine
         self.settings = settings
         self.agreement = agreement
+        self.films = films
 
     def label(self, readings: Iterable[Reading]) -> Iterator[list[Label]]:
         """The labels of each clip, in the order of the clips; they are taken as the engine needs them.
@@ -110,6 +120,7 @@ class Captioner:
             stage = "read" if reading.seen.exception() is not None else "caption"
             return [self._failed(reading, row, stage, str(reply.error)) for row in rows]
         labels = [self._label(reading, row, answer) for row, answer in zip(rows, reply.answers, strict=True)]
+        self._ask_films(one, labels)
         self._check_objects(one, labels)
         self._compare(reading.seen.result(), labels)
         return labels
@@ -150,27 +161,55 @@ class Captioner:
     def _label(self, reading: Reading, row: Row, answer: Answer) -> Label:
         label, seen = self._begun(reading, row), reading.seen.result()
         _describe(label, seen)
-        plan = answer.plan
-        label.text, label.confidence, label.tokens = answer.text, answer.confidence, answer.tokens
-        label.frames = [round(float(seen.footage.clip.times[at]), 3) for at in plan.kept_frames]
-        label.said = "\n".join(text for text in plan.kept_subtitles if text)
-        label.subtitles = "auto" if label.said else "off"
-        label.said_in = seen.footage.said_in if label.said else ""
-        label.prompt_tokens = plan.total - plan.answer_reserve
-        label.seconds = round(answer.timings.total, 3)
-        if answer.cut_off:
-            label.status, label.stage = "truncated", "caption"
-            label.error = f"the model was not at its end after {answer.tokens} tokens"
-        elif not answer.text:
-            label.status, label.stage, label.error = "error", "check", "the model said nothing"
-        label.notes = notes(label.text, label.language)
+        label.frames = [round(float(seen.footage.clip.times[at]), 3) for at in answer.plan.kept_frames]
+        _take(label, seen, answer)
         return label
+
+    def _ask_films(self, one: _Held, labels: list[Label]) -> None:
+        """Of a long clip, questions are answered anew, from the parts of it that they are about."""
+        reading = one.reading
+        asked = [
+            label
+            for label, row in zip(labels, reading.work.rows, strict=True)
+            if self.settings.requests[row.request].is_question
+        ]
+        if self.films is None or not asked or not self.films.takes(reading.work, reading.seen.result()):
+            return
+        given = self.settings
+        questions = [Question(label.prompt, given.max_new_tokens, given.temperature, given.seed) for label in asked]
+        try:
+            answers = self.films.answers(reading.work, reading.seen.result(), questions)
+        except UserError as error:
+            for label in asked:
+                label.status, label.stage, label.error, label.text = "error", "caption", str(error), ""
+            return
+        for label, answer in zip(asked, answers, strict=True):
+            label.status, label.stage, label.error, label.frames = "success", "", "", []
+            label.evidence = json.dumps([[one.start, one.end, one.score] for one in answer.evidence])
+            _take(label, reading.seen.result(), answer)
 
     def _begun(self, reading: Reading, row: Row) -> Label:
         label = Label.begun(row, reading.work.source, self.settings.requests[row.request], "success")
         label.model, label.revision, label.made_by = self.chat.name, self.settings.revision, __version__
         label.attempt = self.settings.attempt
         return label
+
+
+def _take(label: Label, seen: Seen, answer: Answer) -> None:
+    """Put an answer into a label."""
+    plan = answer.plan
+    label.text, label.confidence, label.tokens = answer.text, answer.confidence, answer.tokens
+    label.said = "\n".join(text for text in plan.kept_subtitles if text)
+    label.subtitles = "auto" if label.said else "off"
+    label.said_in = seen.footage.said_in if label.said else ""
+    label.prompt_tokens = plan.total - plan.answer_reserve
+    label.seconds = round(answer.timings.total, 3)
+    if answer.cut_off:
+        label.status, label.stage = "truncated", "caption"
+        label.error = f"the model was not at its end after {answer.tokens} tokens"
+    elif not answer.text:
+        label.status, label.stage, label.error = "error", "check", "the model said nothing"
+    label.notes = notes(label.text, label.language)
 
 
 class _Object:

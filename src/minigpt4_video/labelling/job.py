@@ -37,6 +37,7 @@ class Given:
     cut: str = ""
     """How videos are cut into clips."""
     frames: int | None = None
+    long: str = "auto"
     subtitles: str = "auto"
     subtitle_language: str | None = None
     encoding: str | None = None

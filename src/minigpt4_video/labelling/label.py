@@ -12,6 +12,7 @@ from minigpt4_video.errors import LabellingError
 from minigpt4_video.inference.batching import BuiltIn
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.loading import find_model, load_processor
+from minigpt4_video.inference.store import find_store
 from minigpt4_video.labelling.agreement import Agreement
 from minigpt4_video.labelling.alarms import Alarms
 from minigpt4_video.labelling.browse import rows_where
@@ -19,6 +20,7 @@ from minigpt4_video.labelling.captioner import Captioner, Settings
 from minigpt4_video.labelling.cuts import Cutting, cut
 from minigpt4_video.labelling.estimate import Estimate, estimate
 from minigpt4_video.labelling.export import EXPORTS, clips
+from minigpt4_video.labelling.films import Films
 from minigpt4_video.labelling.job import PLAN, Given, Job, held, planned, read_settings, revision_of
 from minigpt4_video.labelling.local import labels_here
 from minigpt4_video.labelling.manifest import Work, plan_rows
@@ -29,6 +31,7 @@ from minigpt4_video.labelling.rows import Label
 from minigpt4_video.labelling.run import Progress, carry_out
 from minigpt4_video.labelling.sources import Sources, collection
 from minigpt4_video.labelling.summary import Summary, write_summary
+from minigpt4_video.long_video.choosing import Long
 from minigpt4_video.media import Limits
 
 
@@ -52,6 +55,8 @@ class Order:
     dtype: str = "auto"
     quantize: Literal["8bit", "4bit"] | None = None
     frames: int | None = None
+    long: Long = "auto"
+    """Of which clips questions are answered from the parts that they are about."""
     subtitles: Literal["auto", "off"] = "auto"
     subtitle_language: str | None = None
     encoding: str | None = None
@@ -142,7 +147,9 @@ def captioner(order: Order, settings: Settings) -> Captioner:
     chat = VideoChat.from_pretrained(order.model, order.device, order.dtype, quantize=order.quantize)
     together = order.together or (1 if chat.model.device.type == "cpu" else 8)
     agreement = None if order.agreement is None else Agreement(order.agreement, chat.model.device)
-    return Captioner(chat, BuiltIn(chat, rows=together, ahead=2 * order.readers), settings, agreement)
+    engine = BuiltIn(chat, rows=together, ahead=2 * order.readers)
+    films = Films(chat, BuiltIn(chat, rows=together), order.long, order.frames, find_store(), order.limits)
+    return Captioner(chat, engine, settings, agreement, films)
 
 
 def sources(order: Order) -> Sources:
@@ -167,6 +174,7 @@ def given(order: Order, folder: Path) -> Given:
         model=order.model,
         revision=revision_of(folder),
         frames=order.frames,
+        long=order.long,
         subtitles=order.subtitles,
         subtitle_language=order.subtitle_language,
         encoding=order.encoding,

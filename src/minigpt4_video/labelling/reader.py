@@ -70,6 +70,7 @@ def answered(request: dict[str, Any], form: Form, limits: Limits) -> dict[str, A
         "times": footage.clip.times.tolist(),
         "duration": footage.clip.duration,
         "texts": footage.texts,
+        "cues": [list(cue) for cue in footage.cues],
         "said_in": footage.said_in,
         "unsaid": footage.unsaid,
         "signals": list(signals(footage.clip.frames)),

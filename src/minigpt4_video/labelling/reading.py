@@ -21,7 +21,7 @@ from minigpt4_video.errors import MediaError
 from minigpt4_video.inference.footage import Footage, Said
 from minigpt4_video.labelling.signals import Signals
 from minigpt4_video.labelling.sources import Source
-from minigpt4_video.media import Clip, Limits, SubtitleTrack, VideoInfo
+from minigpt4_video.media import Clip, Cue, Limits, SubtitleTrack, VideoInfo
 from minigpt4_video.media.guarded import FEW_THREADS, KEPT_VARIABLES
 
 Result = TypeVar("Result")
@@ -151,7 +151,8 @@ class Reader:
             raise ValueError("texts and times are not alike")
         tracks = tuple(SubtitleTrack(*track) for track in told["info"].pop("subtitle_tracks"))
         info = VideoInfo(**told["info"], subtitle_tracks=tracks)
-        heard = Said(source=str(told["said_in"]), missing=str(told["unsaid"]))
+        cues = [Cue(float(start), float(end), str(text)) for start, end, text in told["cues"]]
+        heard = Said(cues, source=str(told["said_in"]), missing=str(told["unsaid"]))
         clip = Clip(frames, times, float(told["duration"]))
         footage = Footage(Path(source.name), info, clip, texts, heard, self.form.asked_frames)
         return Seen(footage, Signals(*told["signals"]))

@@ -37,6 +37,11 @@ class Asked:
         """Whether answers to it should differ from video to video."""
         return self.style in CAPTION_STYLE["en"]
 
+    @property
+    def is_question(self) -> bool:
+        """Whether it may be about one part of a video alone."""
+        return self.schema is None and not self.is_caption
+
 
 def requests(
     styles: Sequence[str] = ("brief",),

@@ -41,7 +41,10 @@ class Label:
     notes: list[str] = field(default_factory=list)
     """What looks wrong about the text."""
     frames: list[float] = field(default_factory=list)
-    """When the frames that the model saw are shown, in seconds from the first of the file."""
+    """When the frames that the model saw are shown, in seconds from the first of the file; of an answer with evidence
+    they are in its parts."""
+    evidence: str = ""
+    """Of a long clip the parts that an answer was drawn from, as JSON: a list of [start, end, score]."""
     subtitles: str = "off"
     """"auto", or "off" where the model was shown no words."""
     said_in: str = ""

@@ -6,6 +6,8 @@ subtitles alone, as Goldfish does (arXiv 2407.12679); "map" asks each of them by
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -13,13 +15,13 @@ from typing import Any, Literal
 import numpy as np
 
 from minigpt4_video.inference.answer import Answer, Evidence, Timings
-from minigpt4_video.inference.batching import BuiltIn, Question, Request
+from minigpt4_video.inference.batching import BuiltIn, Engine, Question, Request
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.contact_sheet import clock
 from minigpt4_video.inference.footage import Footage, Said
 from minigpt4_video.inference.video import Video
 from minigpt4_video.inference.words import Stream
-from minigpt4_video.long_video.index import Index
+from minigpt4_video.long_video.index import Index, cues_within
 from minigpt4_video.long_video.retrieve import Passage, Retriever
 from minigpt4_video.long_video.sentences import Encoder
 from minigpt4_video.media import Clip, VideoInfo, align, read_clip
@@ -73,17 +75,25 @@ class LongVideo:
         *,
         encoder: Encoder | None = None,
         frames: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
         complete: Complete | None = None,
+        engine: Engine | None = None,
+        read: Callable[..., Clip] = read_clip,
     ) -> None:
-        """`frames` is how many the model is shown for an answer, None its own number; `complete` answers from texts in
-        the place of the model."""
+        """`frames` is how many the model is shown for an answer, None its own number; from `start` to `end` is the part
+        that is asked about, None the whole; `complete` answers from texts in the place of the model, `engine` where
+        several clips are asked, and `read` is as `read_clip`."""
         self.model = chat
         self.path = path
         self.info = info
-        self.index = index
-        self._retriever = Retriever(index, encoder)
+        self.span = (start or 0.0, info.duration if end is None else end)
+        self.index = index if start is None and end is None else index.between(*self.span)
+        self._retriever = Retriever(self.index, encoder)
         self._asked = frames
         self._complete = complete
+        self._engine = engine or BuiltIn(chat)
+        self.read = read
 
     @property
     def said(self) -> Said:
@@ -112,16 +122,33 @@ class LongVideo:
         stream.evidence = evidence
         return stream
 
+    def answer_all(self, questions: Sequence[Question]) -> list[Answer]:
+        """An answer with its evidence to each question, as `ask` gives it, several at a time. Raises UserError."""
+        answers: dict[int, Answer] = {}
+        shown: dict[int, tuple[Evidence, ...]] = {}
+        for number, one in enumerate(questions):
+            if moment_question(one.text):
+                options = one._asdict() | {"openings": ()}
+                answers[number] = self._map(options.pop("text"), **options)
+            else:
+                shown[number] = self.evidence(self.find(one.text), one.text)
+        requests = (Request(partial(self.show, evidence), [questions[number]]) for number, evidence in shown.items())
+        for (number, evidence), reply in zip(shown.items(), self._engine.answer(requests), strict=True):
+            if reply.error is not None:
+                raise reply.error
+            answers[number] = replace(reply.answers[0], evidence=evidence)
+        return [answers[number] for number in range(len(questions))]
+
     def show(self, evidence: Sequence[Evidence]) -> Video:
         """The frames of some clips as one video, closely sampled; of none, the whole evenly."""
         frames = self._asked or self.model.processor.frames
         clips = self.index.clips
         spans = [(one.start, one.end) for one in evidence][:frames]
         parts, texts = [], []
-        for number, (start, end) in enumerate(spans or [(0.0, self.info.duration)]):
+        for number, (start, end) in enumerate(spans or [self.span]):
             share = frames // max(1, len(spans)) + (number < frames % max(1, len(spans)))
             part = self._read(start, end, share)
-            cues = [cue for clip in clips for cue in clip.cues if start <= cue.start < end]
+            cues = cues_within([cue for clip in clips for cue in clip.cues], start, end)
             parts.append(part)
             texts += align(cues, part.times)
         shown = Clip(
@@ -146,13 +173,13 @@ class LongVideo:
 
     def _read(self, start: float, end: float, frames: int) -> Clip:
         size = (self.model.processor.image_size, self.model.processor.image_size)
-        return read_clip(self.path, frames, start=start, end=end, size=size)
+        return self.read(self.path, frames, start=start, end=end, size=size)
 
     def _told(self, number: int, question: str) -> str:
         clip = self.index.clips[number]
         language = "zh" if re.search(f"[{UNSPACED}]", question) else "en"
         spoken = [text for text, (_, one) in zip(clip.descriptions, self.index.prompts, strict=True) if one == language]
-        return "\n".join(filter(None, (*(spoken or clip.descriptions[:1]), clip.said)))
+        return "\n".join(filter(None, (*(spoken or clip.descriptions)[:1], clip.said)))
 
     def _from_texts(self, question: str, passages: Sequence[Passage], **options: Any) -> Stream | Told:
         """The best passages' texts, as many as fit the window, before the question."""
@@ -197,7 +224,7 @@ class LongVideo:
         asked = Question(counted or question, **options)
         requests = (Request(self.show(self.evidence([one], question)), [asked]) for one in passages)
         answers: list[tuple[Passage, Answer]] = []
-        for one, reply in zip(passages, BuiltIn(self.model).answer(requests), strict=True):
+        for one, reply in zip(passages, self._engine.answer(requests), strict=True):
             if reply.error is not None:
                 raise reply.error
             answers.append((one, reply.answers[0]))

@@ -1,7 +1,10 @@
 """Whether a video is long, and opening it either way: the one function for whoever answers about videos."""
 
+import atexit
+import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -9,22 +12,43 @@ from typing import Literal
 from minigpt4_video.errors import UserError
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.footage import find_said
-from minigpt4_video.inference.store import file_digest
+from minigpt4_video.inference.store import Store, file_digest
 from minigpt4_video.inference.transcripts import stored_words
 from minigpt4_video.inference.video import Video
 from minigpt4_video.long_video.answering import Complete, LongVideo
 from minigpt4_video.long_video.index import ABOUT, Index, Settings, index_key, load_index, make_index
 from minigpt4_video.long_video.sentences import Encoder
-from minigpt4_video.media import VideoInfo, probe
+from minigpt4_video.media import Cue, VideoInfo, probe
 
 Long = Literal["auto", "on", "off"]
 APART = 10.0
 """Seconds between two frames; where a model's frames lie further apart, its plan does not cover the video well."""
 
 
-def is_long(info: VideoInfo, frames: int) -> bool:
-    """Whether so many frames, spread over the whole video, lie more than `APART` seconds apart."""
-    return info.duration > frames * APART
+def is_long(info: VideoInfo, frames: int, start: float | None = None, end: float | None = None) -> bool:
+    """Whether so many frames, spread over the whole video or a part of it, lie more than `APART` seconds apart."""
+    return min(info.duration, info.duration if end is None else end) - (start or 0.0) > frames * APART
+
+
+def takes_clips(
+    chat: VideoChat,
+    info: VideoInfo,
+    long: Long,
+    frames: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
+) -> bool:
+    """Whether answers about a video, or a part of it, come from its clips. Who asks for fewer frames than the model
+    takes means those, and is not given clips for it."""
+    return long == "on" or (long == "auto" and is_long(info, max(frames or 0, chat.processor.frames), start, end))
+
+
+def why_clips(info: VideoInfo, frames: int) -> str:
+    """What to tell who did not ask for clips."""
+    return (
+        f"{info.duration / 60:.0f} minutes are long for {frames} frames, so the answer comes from the clips that the "
+        "question is about (--long off looks at the whole evenly)"
+    )
 
 
 def open_video(
@@ -36,15 +60,17 @@ def open_video(
     settings: Settings | None = None,
     encoder: Encoder | None = None,
     complete: Complete | None = None,
-    subtitles: str | Path = "auto",
+    subtitles: str | Path | Sequence[Cue] = "auto",
     subtitle_language: str | None = None,
     encoding: str | None = None,
     speech: str | Path | None = None,
     frames: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
     tell: Callable[[str], None] = lambda sentence: None,
     progress: Callable[[float, float], None] = lambda seconds, whole: None,
 ) -> Video | LongVideo:
-    """A video to ask about: a `LongVideo` where it is long, or `long` is "on"; else what `chat.open` gives.
+    """A video, or a part of it, to ask about: a `LongVideo` where it is long or `long` is "on", else as `chat.open`.
 
     An index is read from the folder `index`, or made there; without one it is kept beside the store, or for as long as
     the process runs where there is no store. `tell` hears why a way was chosen. Raises as `chat.open` and `make_index`.
@@ -52,16 +78,13 @@ def open_video(
     path = Path(path)
     info = probe(path)
     shown = frames or chat.processor.frames
-    if long == "off" or (long == "auto" and index is None and not is_long(info, shown)):
+    if long == "off" or (index is None and not takes_clips(chat, info, long, frames, start, end)):
         return chat.open(
             path, subtitles=subtitles, subtitle_language=subtitle_language, encoding=encoding, speech=speech,
-            frames=frames,
+            frames=frames, start=start, end=end,
         )  # fmt: skip
     if long == "auto" and index is None:
-        tell(
-            f"{info.duration / 60:.0f} minutes are long for {shown} frames, so the answer comes from the clips that "
-            "the question is about (--long off looks at the whole evenly)"
-        )
+        tell(why_clips(info, shown))
     if index is not None and (index / ABOUT).is_file():
         found = load_index(index)  # described by whatever model: the words are what is searched
         if found.about["content"] != _content(chat, path):
@@ -71,7 +94,7 @@ def open_video(
             chat, path, index, settings=settings, encoder=encoder, subtitles=subtitles,
             subtitle_language=subtitle_language, encoding=encoding, speech=speech, progress=progress,
         )  # fmt: skip
-    return LongVideo(chat, path, info, found, encoder=encoder, frames=frames, complete=complete)
+    return LongVideo(chat, path, info, found, encoder=encoder, frames=frames, start=start, end=end, complete=complete)
 
 
 def index_video(
@@ -81,7 +104,7 @@ def index_video(
     *,
     settings: Settings | None = None,
     encoder: Encoder | None = None,
-    subtitles: str | Path = "auto",
+    subtitles: str | Path | Sequence[Cue] = "auto",
     subtitle_language: str | None = None,
     encoding: str | None = None,
     speech: str | Path | None = None,
@@ -94,12 +117,21 @@ def index_video(
     settings = settings or Settings()
     content = _content(chat, path)
     if folder is None:
-        name = index_key(chat, content, said, settings)
-        held = chat.store.folder / "index" if chat.store else Path(tempfile.mkdtemp(prefix="minigpt4-video-index-"))
-        folder = held / name[:2] / name
-    return make_index(
+        folder = index_place(chat.store, index_key(chat, content, said, settings))
+    found = make_index(
         chat, path, info, said, folder, settings=settings, encoder=encoder, content=content, progress=progress
     )
+    os.utime(folder / ABOUT)  # the store lets go of what was not used for long
+    return found
+
+
+def index_place(store: Store | None, key: str) -> Path:
+    """The folder of an index in the store; without one a new folder among the temporary files."""
+    if store is not None:
+        return store.folder / "index" / key[:2] / key
+    folder = Path(tempfile.mkdtemp(prefix="minigpt4-video-index-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _content(chat: VideoChat, path: Path) -> str:

@@ -5,14 +5,15 @@ and, where a sentence encoder was given, `vectors.safetensors`. While it is bein
 `clips.jsonl`: a killed run goes on behind the last whole line.
 """
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from copy import copy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from minigpt4_video.errors import UserError
-from minigpt4_video.inference.batching import BuiltIn, Request
+from minigpt4_video.inference.batching import BuiltIn, Engine, Request
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.footage import Footage, Said
 from minigpt4_video.inference.store import file_digest
@@ -31,17 +32,24 @@ from minigpt4_video.instructions import CAPTION_STYLE, Language, Style
 from minigpt4_video.long_video.clips import RATE, Cutting, Piece, pieces
 from minigpt4_video.long_video.sentences import Encoder, Vectors
 from minigpt4_video.media import Cue, VideoInfo, align
+from minigpt4_video.media.pictures import Frames
 from minigpt4_video.media.streaming import stream_frames
 
 FORMAT = 1
 ABOUT, CLIPS, VECTORS, UNFINISHED = "index.json", "clips.parquet", "vectors.safetensors", "clips.jsonl"
-PROMPTS: tuple[tuple[Style, Language], ...] = (("detailed", "en"), ("detailed", "zh"))
-"""What every clip is asked, behind one prefix: so that a question in either language finds it."""
+LOCK = ".lock"
+PROMPTS: tuple[tuple[Style, Language], ...] = (
+    ("detailed", "en"), ("tags", "en"), ("detailed", "zh"), ("tags", "zh"),
+)  # fmt: skip
+"""What every clip is asked, behind one prefix: so that a question in either language finds it, and a thing that one
+description misses is in another."""
 
 ROWS = 16
 """Clips that are described at once, where memory holds them."""
 
 T = TypeVar("T")
+StreamFrames = Callable[[Path, float, tuple[int, int], float], Iterator[tuple[float, Frames]]]
+"""As `media.streaming.stream_frames`."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,15 @@ class Index:
     def prompts(self) -> list[tuple[Style, Language]]:
         return [(style, language) for style, language in self.about["prompts"]]
 
+    def between(self, start: float, end: float) -> "Index":
+        """The part of it that is about this part of the video; a clip that begins or ends beyond is cut off there."""
+        held = [number for number, clip in enumerate(self.clips) if clip.start < end and clip.end > start]
+        clips = tuple(
+            replace(clip, start=max(start, clip.start), end=min(end, clip.end), cues=cues_within(clip.cues, start, end))
+            for clip in (self.clips[number] for number in held)
+        )
+        return Index(self.about, clips, None if self.vectors is None else self.vectors[held])
+
 
 def load_index(folder: Path) -> Index:
     """A finished index. Raises UserError where there is none that can be read."""
@@ -126,12 +143,15 @@ def make_index(
     settings: Settings | None = None,
     encoder: Encoder | None = None,
     content: str | None = None,
+    engine: Engine | None = None,
+    stream: StreamFrames = stream_frames,
     progress: Callable[[float, float], None] = lambda seconds, whole: None,
 ) -> Index:
     """Index a video into a folder, or go on with one that was begun; what is finished there is only read.
 
     `progress` is called with the seconds that are done and those of the whole video. A clip is written when it is
-    described, so an interrupted run never describes it again. Raises UserError where the folder holds something else.
+    described, so an interrupted run never describes it again; who comes second waits for who is at it. `engine`
+    describes, and `stream` reads the file. Raises UserError where the folder holds something else.
     """
     settings = settings or Settings()
     content = content or file_digest(path)
@@ -142,24 +162,51 @@ def make_index(
         "cutting": asdict(settings.cutting), "frames": settings.frames or chat.processor.frames,
         "encoder": encoder.name if encoder else None,
     }  # fmt: skip
-    _claim(folder, key)
-    if (folder / ABOUT).is_file():
-        found = load_index(folder)
-        if encoder is None or found.about.get("encoder") == encoder.name:
-            return found
-        index = Index(about, found.clips, encoder.encode([clip.text for clip in found.clips]))
-    else:
-        clips = _described(chat, path, info, said, folder / UNFINISHED, key, settings, progress)
-        index = Index(about, clips, encoder.encode([clip.text for clip in clips]) if encoder else None)
-    _write(folder, index)
-    (folder / UNFINISHED).unlink(missing_ok=True)
-    return index
+    with _claimed(folder, key):
+        if (folder / ABOUT).is_file():
+            found = load_index(folder)
+            if encoder is None or found.about.get("encoder") == encoder.name:
+                return found
+            index = Index(about, found.clips, encoder.encode([clip.text for clip in found.clips]))
+        else:
+            alone = copy(chat)
+            alone.store = None  # frames and prefixes of thousands of clips are not asked again
+            size = (chat.processor.image_size, chat.processor.image_size)
+
+            def taken(start: float) -> Iterator[Piece]:
+                frames = settings.frames or chat.processor.frames
+                return pieces(stream(path, RATE, size, start), frames, settings.cutting, info.duration)
+
+            def requests(some: Iterable[Piece]) -> Iterator[Request]:
+                prompts = [CAPTION_STYLE[language][style] for style, language in settings.prompts]
+                for piece in some:
+                    yield Request(Video(alone, _footage(path, info, said, piece)), prompts)
+
+            engine = engine or BuiltIn(alone, rows=ROWS)
+            clips = _described(taken, requests, engine, said, info.duration, folder / UNFINISHED, key, progress)
+            index = Index(about, clips, encoder.encode([clip.text for clip in clips]) if encoder else None)
+        _write(folder, index)
+        (folder / UNFINISHED).unlink(missing_ok=True)
+        return index
 
 
-def _claim(folder: Path, key: str) -> None:
-    """Refuse a folder with an index of something else. Raises UserError."""
+@contextmanager
+def _claimed(folder: Path, key: str) -> Iterator[None]:
+    """A folder that no other process indexes into meanwhile. Raises UserError where it has an index of something
+    else."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be used for an index: {error.strerror}; name another folder") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _check_claim(folder, key)
+        yield
+
+
+def _check_claim(folder: Path, key: str) -> None:
+    try:
         if (folder / ABOUT).is_file():
             held = json.loads((folder / ABOUT).read_text(encoding="utf-8")).get("key")
         elif (folder / UNFINISHED).is_file():
@@ -178,40 +225,33 @@ def _claim(folder: Path, key: str) -> None:
 
 
 def _described(
-    chat: VideoChat,
-    path: Path,
-    info: VideoInfo,
+    taken: Callable[[float], Iterator[Piece]],
+    requests: Callable[[Iterable[Piece]], Iterator[Request]],
+    engine: Engine,
     said: Said,
+    duration: float,
     file: Path,
     key: str,
-    settings: Settings,
     progress: Callable[[float, float], None],
 ) -> tuple[Indexed, ...]:
-    """All clips: those in the file, and the rest, which are described and added to it."""
+    """All clips: those in the file, and the rest, `taken` from where those end, described and added to it."""
     clips = _finished_lines(file, key)
     start = clips[-1].end if clips else 0.0
-    if clips and start >= info.duration:
+    if clips and start >= duration:
         return tuple(clips)
-    alone = copy(chat)
-    alone.store = None  # frames and prefixes of thousands of clips are not asked again
-    size = (chat.processor.image_size, chat.processor.image_size)
-    taken = pieces(
-        stream_frames(path, RATE, size, start),
-        settings.frames or chat.processor.frames,
-        settings.cutting,
-        info.duration,
-    )
-    prompts = [CAPTION_STYLE[language][style] for style, language in settings.prompts]
     spans: list[tuple[float, float]] = []
 
-    def requests() -> Generator[Request, None, None]:
-        with ThreadPoolExecutor(1, "clips") as reader, closing(_ahead(taken, reader)) as coming:
-            for piece in coming:
-                spans.append((piece.start, piece.end))
-                yield Request(Video(alone, _footage(path, info, said, piece)), prompts)
+    def noted(some: Iterable[Piece]) -> Iterator[Piece]:
+        for piece in some:
+            spans.append((piece.start, piece.end))
+            yield piece
 
-    with file.open("a", encoding="utf-8") as lines, closing(requests()) as asked:
-        for reply in BuiltIn(alone, rows=ROWS).answer(asked):
+    with (
+        ThreadPoolExecutor(1, "clips") as reader,
+        closing(_ahead(taken(start), reader)) as coming,
+        file.open("a", encoding="utf-8") as lines,
+    ):
+        for reply in engine.answer(requests(noted(coming))):
             if reply.error is not None:
                 raise reply.error
             begin, end = spans.pop(0)
@@ -219,7 +259,7 @@ def _described(
             lines.write(json.dumps(_row(clip), ensure_ascii=False) + "\n")
             lines.flush()
             clips.append(clip)
-            progress(end, info.duration)
+            progress(end, duration)
     return tuple(clips)
 
 
@@ -240,6 +280,11 @@ def _footage(path: Path, info: VideoInfo, said: Said, piece: Piece) -> Footage:
 def cues_between(cues: Sequence[Cue], start: float, end: float) -> tuple[Cue, ...]:
     """Those that begin in a clip: each cue belongs to one."""
     return tuple(cue for cue in cues if start <= cue.start < end)
+
+
+def cues_within(cues: Sequence[Cue], start: float, end: float) -> tuple[Cue, ...]:
+    """Those that are heard in a part of a video."""
+    return tuple(cue for cue in cues if cue.end > start and cue.start < end)
 
 
 def _finished_lines(file: Path, key: str) -> list[Indexed]:

@@ -10,6 +10,7 @@ from minigpt4_video.media.guarded import (
     read_clip_guarded,
     read_subtitles_guarded,
     read_video_guarded,
+    stream_frames_guarded,
 )
 from minigpt4_video.media.picture_folder import probe_picture_folder, read_picture_folder
 from minigpt4_video.media.probing import SubtitleTrack, VideoInfo, probe
@@ -57,6 +58,7 @@ __all__ = [
     "read_video_guarded",
     "sample_times",
     "source_file",
+    "stream_frames_guarded",
     "subtitle_sources",
     "transcribe",
     "unique_frames",

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from minigpt4_video.media.guarded import Limits
 from minigpt4_video.media.pictures import Form
 from minigpt4_video.media.probing import VideoInfo, probe_beginning
 from minigpt4_video.media.sources import shown
+from minigpt4_video.media.streaming import stream_frames
 from minigpt4_video.media.subtitles import read_subtitles
 from minigpt4_video.media.video import read_probed_clip
 
@@ -42,6 +44,7 @@ def _serve() -> None:
         "probe": lambda path, request, limits: (asdict(_within(path, limits)[0]), b""),
         "clip": _clip,
         "video": _video,
+        "stretch": _stretch,
         "subtitles": _subtitles,
     }
     result, data, error = None, b"", None
@@ -132,6 +135,15 @@ def _video(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[st
             cues = read_subtitles(path, track.number)
             return told | {"info": asdict(info), "cues": cues, "track": track.number}, data
     return told | {"info": asdict(info), "cues": [], "track": None}, data
+
+
+def _stretch(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], bytes]:
+    """The next so many frames of a steady stream."""
+    info, _ = _within(path, limits)
+    height, width = request["size"]
+    found = list(islice(stream_frames(path, request["rate"], (height, width), request["start"]), request["frames"]))
+    told = {"times": [time for time, _ in found], "duration": info.duration}
+    return told, b"".join(picture.tobytes() for _, picture in found)
 
 
 def _subtitles(path: Path, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], bytes]:

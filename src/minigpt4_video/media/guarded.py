@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue
+from minigpt4_video.media.pictures import Frames
 from minigpt4_video.media.probing import SubtitleTrack, VideoInfo
 from minigpt4_video.media.sources import check_file, shown
 from minigpt4_video.media.video import Clip
@@ -178,6 +179,33 @@ def read_video_guarded(
     request = {"what": "video", "frames": frames, "size": size, "rule": "even", "start": start, "end": end}
     request |= {"scaler": "pillow", "subtitles": subtitles}
     return _in_child(file, request, limits, understood, nursery)
+
+
+def stream_frames_guarded(
+    path: str | PathLike[str],
+    rate: float,
+    size: tuple[int, int],
+    start: float = 0.0,
+    *,
+    limits: Limits | None = None,
+    nursery: Nursery | None = None,
+) -> Iterator[tuple[float, Frames]]:
+    """As `stream_frames`, by one child process after another, each of which reads `limits.frames` frames."""
+    limits = limits or Limits()
+    frames = limits.frames
+    file = _check_frames(path, frames, limits)
+    last = -1.0
+    while True:
+        request = {"what": "stretch", "frames": frames, "size": size, "rate": rate, "start": start}
+        clip = _in_child(file, request, limits, lambda told, data: _clip_of(told, data, frames, size), nursery)
+        before = last
+        for moment, picture in zip(clip.times.tolist(), clip.frames, strict=True):
+            if moment > last:
+                last = moment
+                yield moment, picture
+        if len(clip.times) < frames or last == before:
+            return
+        start = last
 
 
 def read_subtitles_guarded(

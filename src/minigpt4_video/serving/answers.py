@@ -96,13 +96,17 @@ def _overlap(text: str, stop: str) -> int:
 class Reply:
     """What all parts of a reply have in common."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, more: dict[str, Any]) -> None:
+        """`more` is what the whole reply, or the first chunk, says beside OpenAI's fields."""
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self._more = more
 
     def whole(self, choices: Sequence[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
-        return self._head | {"object": "chat.completion", "choices": list(choices), "usage": usage}
+        return self._head | {"object": "chat.completion", "choices": list(choices), "usage": usage} | self._more
 
     def chunk(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:
+        told, self._more = self._more, {}
+        more |= told
         return event(self._head | {"object": "chat.completion.chunk", "choices": list(choices)} | more)
 
 

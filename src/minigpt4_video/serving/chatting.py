@@ -7,25 +7,40 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from minigpt4_video.errors import UserError
+from minigpt4_video.inference.answer import Answer, Evidence
 from minigpt4_video.inference.footage import Footage
 from minigpt4_video.media import Cue
 from minigpt4_video.messages import check_messages
 from minigpt4_video.serving import answers, schema
 from minigpt4_video.serving.faults import Fault, our_fault
+from minigpt4_video.serving.films import Indexing, counted, questions_of
 from minigpt4_video.serving.limits import Limits
 from minigpt4_video.serving.scheduler import Asked, Closing, Said
-from minigpt4_video.serving.service import Sampling, Service, closing, too_late
-from minigpt4_video.serving.sources import Sources
+from minigpt4_video.serving.service import Sampling, Service, closing, still_indexing, too_late
+from minigpt4_video.serving.sources import Source, Sources
 from minigpt4_video.serving.watching import Subtitles, Wanted, written
 
 OPENERS = 16
 """Requests whose media are being opened at the same time; most of them wait for a child process."""
 ROLE = {"developer": "system"}
+
+
+class Prepared(NamedTuple):
+    """A request that can be answered."""
+
+    asked: Asked | None
+    """None where the answer is there already."""
+    evidence: tuple[Evidence, ...] = ()
+    answer: Answer | None = None
+
+    def more(self) -> dict[str, Any]:
+        """What a reply says beside OpenAI's fields: the parts of long videos that it rests on."""
+        return {"evidence": [one._asdict() for one in self.evidence]} if self.evidence else {}
 
 
 class Chatting:
@@ -42,13 +57,12 @@ class Chatting:
         with ExitStack() as held:
             begun = monotonic()
             held.enter_context(self._service.admitted())
-            loop = asyncio.get_running_loop()
-            try:
-                async with asyncio.timeout(self._service.limits.seconds):
-                    asked = await loop.run_in_executor(self._openers, self._prepare, tenant, request)
-            except TimeoutError as error:
-                raise too_late() from error
-            exchange = _Exchange(self._service, request, asked, begun)
+            prepared = await self._prepared(tenant, request)
+            if prepared.answer is not None:
+                return _told_at_once(
+                    answers.Reply(model_name(self._service), prepared.more()), prepared.answer, request
+                )
+            exchange = _Exchange(self._service, request, prepared, begun)
             held.callback(exchange.close)
             if request.stream:
                 return _Events(exchange.events(), held.pop_all(), self._service.limits.seconds)
@@ -57,7 +71,24 @@ class Chatting:
     def close(self) -> None:
         self._openers.shutdown(wait=False, cancel_futures=True)
 
-    def _prepare(self, tenant: str, request: schema.ChatRequest) -> Asked:
+    async def _prepared(self, tenant: str, request: schema.ChatRequest) -> Prepared:
+        """A request with its media read; where a long video must be indexed first, when it is. Raises Fault."""
+        loop = asyncio.get_running_loop()
+        making = None
+        try:
+            async with asyncio.timeout(self._service.limits.seconds):
+                while True:
+                    try:
+                        return await loop.run_in_executor(self._openers, self._prepare, tenant, request)
+                    except Indexing as error:
+                        making = error.making
+                    await asyncio.shield(asyncio.wrap_future(making.done))
+        except TimeoutError as error:
+            raise (still_indexing(making.share) if making else too_late()) from error
+        except Closing as error:
+            raise closing() from error
+
+    def _prepare(self, tenant: str, request: schema.ChatRequest) -> Prepared:
         most = request.max_completion_tokens or request.max_tokens
         with tempfile.TemporaryDirectory(prefix="minigpt4-video-") as folder:
             opened = _Opened(self._service, self._sources, tenant, request, Path(folder))
@@ -65,6 +96,8 @@ class Chatting:
                 {"role": ROLE.get(message.role, message.role), "content": opened.parts(message, place)}
                 for place, message in enumerate(request.messages)
             ]
+            if opened.counted is not None:
+                return Prepared(None, opened.counted.evidence, opened.counted)
         sampling = Sampling(
             most,
             request.temperature or 0.0,
@@ -73,7 +106,7 @@ class Chatting:
             request.n or 1,
             request.top_logprobs or 0,
         )
-        return self._service.prepare(tenant, merged(messages), sampling)
+        return Prepared(self._service.prepare(tenant, merged(messages), sampling), tuple(opened.evidence))
 
 
 def check_size(request: schema.ChatRequest, limits: Limits) -> None:
@@ -133,6 +166,13 @@ class _Opened:
         self._tenant = tenant
         self._request = request
         self._folder = folder
+        self._said = questions_of(
+            [{"role": one.role, "content": [_words(part) for part in _parts(one)]} for one in request.messages]
+        )
+        self.evidence: list[Evidence] = []
+        """Of long videos: which parts of them are shown."""
+        self.counted: Answer | None = None
+        """The answer, where the only thing asked is how often something happens in a long video."""
 
     def parts(self, message: schema.Message, place: int) -> list[dict[str, Any]]:
         return [self._part(part, f"messages.{place}.content.{number}") for number, part in enumerate(_parts(message))]
@@ -148,15 +188,39 @@ class _Opened:
             raise Fault(400, "The end is not after the start.", param=param)
         frames = video.num_frames or self._request.num_frames
         subtitles = self._subtitles(self._request.subtitles if video.subtitles is None else video.subtitles)
-        footage = self._watch(video.url, Wanted(subtitles, frames, video.start, video.end), param)
+        wanted = Wanted(subtitles, frames, video.start, video.end)
+        footage = self._watch(video.url, wanted, param, self._clips)
         return {"type": "video", "frames": footage.clip, "subtitles": footage.texts, "num_frames": frames}
 
-    def _watch(self, url: str, wanted: Wanted, param: str) -> Footage:
+    def _watch(
+        self, url: str, wanted: Wanted, param: str, further: Callable[[Footage, Source, Wanted], Footage] | None = None
+    ) -> Footage:
         with self._sources.opened(self._tenant, url, param) as source:
             try:
-                return self._service.see(self._tenant, source.path, wanted, source.digest)
+                footage = self._service.see(self._tenant, source.path, wanted, source.digest)
+                return further(footage, source, wanted) if further else footage
+            except Fault:
+                raise
             except UserError as error:
                 raise Fault(400, str(error), param=param) from error
+
+    def _clips(self, footage: Footage, source: Source, wanted: Wanted) -> Footage:
+        """Of a long video the clips that the conversation is about, else what was seen of it."""
+        films, request = self._service.films, self._request
+        if not films.wants(footage, wanted, request.long):
+            return footage
+        video = films.open(self._tenant, source.path, source.digest, wanted, footage)
+        if len(request.messages) == 1 and (request.n or 1) == 1:
+            most = request.max_completion_tokens or request.max_tokens
+            temperature = request.temperature or 0.0
+            self.counted = counted(
+                video, self._said[-1], max_new_tokens=most, temperature=temperature, seed=request.seed
+            )
+            if self.counted is not None:
+                return footage
+        shown, evidence = films.seen(video, self._said)
+        self.evidence += evidence
+        return shown
 
     def _subtitles(self, given: str | list[schema.Cue] | None) -> Subtitles:
         if given is None or given == "auto":
@@ -173,6 +237,10 @@ def _parts(message: schema.Message) -> list[schema.Part]:
     return [schema.Text(type="text", text=content)] if isinstance(content, str) else content
 
 
+def _words(part: schema.Part) -> dict[str, Any]:
+    return {"type": "text", "text": part.text} if isinstance(part, schema.Text) else {"type": "video"}
+
+
 def _letters(subtitles: str | list[schema.Cue] | None) -> int:
     if subtitles is None or isinstance(subtitles, str):
         return len(subtitles or "")
@@ -182,7 +250,9 @@ def _letters(subtitles: str | list[schema.Cue] | None) -> int:
 class _Exchange:
     """One prompt and its answers on their way to the client."""
 
-    def __init__(self, service: Service, request: schema.ChatRequest, asked: Asked, begun: float) -> None:
+    def __init__(self, service: Service, request: schema.ChatRequest, prepared: Prepared, begun: float) -> None:
+        asked = prepared.asked
+        assert asked is not None
         loop = asyncio.get_running_loop()
         self._service = service
         self._request = request
@@ -199,7 +269,7 @@ class _Exchange:
             answers.Choice(index, stops, service.chat.processor.tokenizer, bool(request.logprobs))
             for index in range(request.n or 1)
         ]
-        self._reply = answers.Reply(model_name(service))
+        self._reply = answers.Reply(model_name(service), prepared.more())
 
     def close(self) -> None:
         self._service.scheduler.cut(self._ticket)
@@ -256,6 +326,22 @@ class _Exchange:
 
     def _usage(self) -> dict[str, Any]:
         return answers.usage_of(self._prompt, self._ticket.cached, self._choices)
+
+
+def _told_at_once(reply: answers.Reply, answer: Answer, request: schema.ChatRequest) -> Response:
+    """A reply whose answer is there already, in the form that was asked for."""
+    usage = {"prompt_tokens": 0, "completion_tokens": answer.tokens, "total_tokens": answer.tokens}
+    if not request.stream:
+        message = {"role": "assistant", "content": answer.text, "refusal": None}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        return JSONResponse(reply.whole([choice], usage))
+    deltas = [{"role": "assistant", "content": ""}, {"content": answer.text}]
+    chunks = [reply.chunk([answers.choice_delta(0, delta)]) for delta in deltas]
+    chunks.append(reply.chunk([answers.choice_delta(0, {}, None, "stop")]))
+    if request.stream_options is not None and request.stream_options.include_usage:
+        chunks.append(reply.chunk([], usage=usage))
+    headers = {"Cache-Control": "no-store"}
+    return Response(b"".join([*chunks, answers.END]), media_type="text/event-stream", headers=headers)
 
 
 def _told(error: Exception) -> Fault:

@@ -49,6 +49,8 @@ class Asked:
     seeds: Sequence[int | None]
     """One an answer."""
     rivals: int = 0
+    once: bool = False
+    """Whether nobody will ask about these frames again: what was read of them is not kept."""
 
 
 class Said(NamedTuple):
@@ -91,6 +93,7 @@ class _Seat:
     """A row in use."""
 
     name: str
+    once: bool
     live: int = 0
     used: float = 0.0
 
@@ -291,7 +294,7 @@ class Scheduler:
                 stored = shown.begin(self._board, ids, tuple(range(len(ticket.asked.frames))), row) == 0.0
                 self._found(ticket, "store" if stored else "nowhere")
                 shown.save()  # at once: the row may hold another beginning later
-        self._seats[row] = _Seat(name)
+        self._seats[row] = _Seat(name, ticket.asked.once)
         return row
 
     def _found(self, ticket: Ticket, where: str) -> None:
@@ -316,7 +319,7 @@ class Scheduler:
         """Empty a row; what it has read is kept in memory, as far as that is allowed."""
         seat = self._seats.pop(row)
         others = any(other.name == seat.name for other in self._seats.values())
-        if self._reuse and not others and seat.name not in self._kept:
+        if self._reuse and not seat.once and not others and seat.name not in self._kept:
             layers = [(keys.clone(), values.clone()) for keys, values in self._board.held(row)]
             self._kept[seat.name] = layers
             self._kept_bytes += _size(layers)

@@ -145,6 +145,10 @@ class ChatRequest(BaseModel):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     subtitles: Subtitles | None = None
     num_frames: Annotated[int, Field(ge=1)] | None = None
+    long: Annotated[
+        Literal["auto", "on", "off"] | None,
+        Field(description='Whether answers come from the clips that a question is about; "auto": of long videos.'),
+    ] = None
 
     @model_validator(mode="after")
     def _nothing_that_is_not_done(self) -> "ChatRequest":

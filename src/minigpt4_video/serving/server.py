@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from minigpt4_video.errors import UserError
 from minigpt4_video.inference import VideoChat
+from minigpt4_video.long_video.choosing import Long
 from minigpt4_video.serving.api import create_app
 from minigpt4_video.serving.gate import LARGEST_HEAD
 from minigpt4_video.serving.keys import Keys
@@ -44,6 +45,8 @@ class Serving:
     memory: int = MEMORY
     """Bytes for keys and values."""
     reuse: bool = True
+    long: Long = "auto"
+    """Which videos are answered about by their clips."""
     limits: Limits = field(default_factory=Limits)
 
     def check(self) -> None:
@@ -71,7 +74,7 @@ def serve(chat: VideoChat, serving: Serving, listening: Callable[[int], None] = 
     uploads = Uploads(serving.uploads or default_uploads(), limits)
     sources = Sources(limits, uploads, serving.media_folder, serving.media_hosts)
     with _bound(serving.host, serving.port) as bound:
-        service = Service(chat, limits, memory=serving.memory, reuse=serving.reuse)
+        service = Service(chat, limits, memory=serving.memory, reuse=serving.reuse, long=serving.long)
         app = create_app(service, sources, uploads, keys=Keys(serving.keys))
         if serving.page:
             add_page(app, service, uploads)

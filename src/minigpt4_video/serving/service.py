@@ -14,8 +14,10 @@ from minigpt4_video.errors import PlanError
 from minigpt4_video.inference import VideoChat
 from minigpt4_video.inference.footage import Footage
 from minigpt4_video.inference.store import Store
+from minigpt4_video.long_video.choosing import Long
 from minigpt4_video.messages import Message
 from minigpt4_video.serving.faults import Fault
+from minigpt4_video.serving.films import Films
 from minigpt4_video.serving.keys import NOBODY
 from minigpt4_video.serving.limits import Limits
 from minigpt4_video.serving.metrics import Metrics
@@ -49,9 +51,10 @@ class Service:
         rows: int = ROWS,
         memory: int = MEMORY,
         reuse: bool = True,
+        long: Long = "auto",
     ) -> None:
         """`rows` videos are answered about at the same time; `memory` is for what the model has read, in bytes; without
-        `reuse` every request is computed anew, which is for measuring.
+        `reuse` every request is computed anew, which is for measuring; `long` videos are asked about by their clips.
         """
         self.chat = chat
         self.limits = limits or Limits()
@@ -64,6 +67,7 @@ class Service:
         self._lasts = 1.0
         """Seconds of a request, on average over the last ones."""
         self._stores: dict[str, Store | None] = {NOBODY: chat.store}
+        self.films = Films(chat, self.watcher, self.scheduler.submit, self._store, long)
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -120,6 +124,7 @@ class Service:
 
     def close(self) -> None:
         """Let what is being answered come to its end, and stop."""
+        self.films.close()
         self.scheduler.close(self.limits.drain_seconds)
         self.watcher.close()
 
@@ -143,6 +148,14 @@ def _check_frames(messages: Sequence[Message], plans: Sequence[Any]) -> None:
 
 def too_late() -> Fault:
     return Fault(504, "The answer took longer than is allowed.", kind="server_error", code="timeout")
+
+
+def still_indexing(share: float) -> Fault:
+    """For a client whose time ended before a long video was indexed, which goes on."""
+    return Fault(
+        503, f"The video is long and is being indexed, {share:.0%} so far; ask again later.", kind="server_error",
+        code="indexing", retry_after=30,
+    )  # fmt: skip
 
 
 def closing() -> Fault:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from minigpt4_video.errors import MediaError, UserError
 from minigpt4_video.inference.footage import Footage, Said
 from minigpt4_video.inference.store import file_digest
-from minigpt4_video.media import Cue, Nursery, align, read_subtitles_guarded, read_video_guarded
+from minigpt4_video.media import Cue, Nursery, align, read_subtitles_guarded, read_video_guarded, stream_frames_guarded
+from minigpt4_video.media.pictures import Frames
 from minigpt4_video.media.sources import shown
 from minigpt4_video.serving.limits import Limits
 from minigpt4_video.serving.metrics import Metrics
@@ -85,6 +86,16 @@ class Watcher:
         finally:
             with self._lock:
                 del self._coming[name]
+
+    def stream(self, path: Path, rate: float, size: tuple[int, int], start: float) -> Iterator[tuple[float, Frames]]:
+        """A whole video at a steady rate, as `stream_frames`. Raises MediaError, whose words name no path."""
+        stream = stream_frames_guarded(path, rate, size, start, limits=self._limits.decoding, nursery=self._nursery)
+        while True:
+            with self._decoders:
+                shown = _without_paths(path, lambda: next(stream, None))
+            if shown is None:
+                return
+            yield shown
 
     def close(self) -> None:
         self._nursery.close()

@@ -15,15 +15,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
 from minigpt4_video.errors import MediaError, PlanError, UserError
-from minigpt4_video.inference.footage import Footage
 from minigpt4_video.instructions import CAPTION_STYLE
 from minigpt4_video.media import Cue, read_subtitles_guarded
 from minigpt4_video.messages import Message, check_messages
 from minigpt4_video.serving import schema
 from minigpt4_video.serving.chatting import model_name
 from minigpt4_video.serving.faults import Fault
+from minigpt4_video.serving.films import Indexing, questions_of
 from minigpt4_video.serving.limits import Limits
-from minigpt4_video.serving.page.views import Said, Views
+from minigpt4_video.serving.page.views import Said, Seen, Views
 from minigpt4_video.serving.service import Service
 from minigpt4_video.serving.uploads import Uploads
 from minigpt4_video.serving.watching import Wanted
@@ -98,15 +98,17 @@ def add_page(app: FastAPI, service: Service, uploads: Uploads) -> None:
     def footage(request: Request, look: Look) -> dict[str, Any]:
         path, wanted, messages = _opened(uploads, service.limits, request.scope["tenant"], look)
         with service.admitted(), _coded():
-            seen = _see(service, uploads, request.scope["tenant"], look, wanted)
-            return views.footage(seen, messages, views.pictures(path, seen, wanted) if look.pictures else None)
+            seen = _see(service, uploads, request.scope["tenant"], look, wanted, messages)
+            pictures = views.pictures(path, seen, wanted) if look.pictures else None
+            told = views.footage(seen.footage, messages, pictures)
+            return told | ({} if seen.indexed is None else {"indexed": seen.indexed})
 
     @router.post("/v1/page/report", response_class=HTMLResponse)
     def report(request: Request, look: ReportOf) -> Response:
         path, wanted, messages = _opened(uploads, service.limits, request.scope["tenant"], look)
         said = [Said(turn.question, turn.answer, turn.confidence, turn.seconds) for turn in look.turns]
         with service.admitted(), _coded():
-            seen = _see(service, uploads, request.scope["tenant"], look, wanted)
+            seen = _see(service, uploads, request.scope["tenant"], look, wanted, messages)
             html = views.report(seen, messages, views.pictures(path, seen, wanted), look.title, said)
         headers = SAFE | {"Content-Disposition": "attachment; filename=report.html"}
         return Response(html.encode("utf-8", "replace"), media_type="text/html; charset=utf-8", headers=headers)
@@ -163,9 +165,21 @@ def _opened(uploads: Uploads, limits: Limits, tenant: str, look: Look) -> tuple[
     return path, Wanted(cues or "off", look.num_frames), messages
 
 
-def _see(service: Service, uploads: Uploads, tenant: str, look: Look, wanted: Wanted) -> Footage:
+def _see(service: Service, uploads: Uploads, tenant: str, look: Look, wanted: Wanted, messages: list[Message]) -> Seen:
+    """What the model sees of a video with a conversation. A long one begins to be indexed; until it is, and where
+    nothing is asked yet, that is the whole."""
     known, path = uploads.get(tenant, look.file_id)
-    return service.see(tenant, path, wanted, known.digest)
+    footage = service.see(tenant, path, wanted, known.digest)
+    if not service.films.wants(footage, wanted, None):
+        return Seen(footage)
+    try:
+        film = service.films.open(tenant, path, known.digest, wanted, footage)
+    except Indexing as error:
+        return Seen(footage, indexed=error.making.share)
+    if not messages:
+        return Seen(footage, indexed=1.0)
+    shown, evidence = service.films.seen(film, questions_of(messages))
+    return Seen(shown, film, evidence, 1.0)
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from threading import BoundedSemaphore, Lock
 from typing import Any, NamedTuple
 
 from minigpt4_video.inference import Answer
-from minigpt4_video.inference.answer import Timings
+from minigpt4_video.inference.answer import Evidence, Timings
 from minigpt4_video.inference.footage import Footage
 from minigpt4_video.inference.report import FRAME_WIDTH, Shown, Turn, data_url, page
+from minigpt4_video.long_video.answering import LongVideo
 from minigpt4_video.media import Clip, read_clip_guarded
 from minigpt4_video.messages import Message
 from minigpt4_video.planning import UNIT, Plan
@@ -29,6 +30,18 @@ class Said(NamedTuple):
     confidence: float
     """Mean log-probability of the answer's tokens."""
     seconds: float
+
+
+class Seen(NamedTuple):
+    """What the model sees of a video with a conversation."""
+
+    footage: Footage
+    film: LongVideo | None = None
+    """The video where it is long and the footage is of the clips that the conversation is about."""
+    evidence: tuple[Evidence, ...] = ()
+    """Those clips."""
+    indexed: float | None = None
+    """Of a long video the share that has been indexed."""
 
 
 class Views:
@@ -72,24 +85,31 @@ class Views:
             "left_out": _left_out(footage, plan),
         }
 
-    def pictures(self, path: Path, footage: Footage, wanted: Wanted) -> Clip:
+    def pictures(self, path: Path, seen: Seen, wanted: Wanted) -> Clip:
         """The same frames for people: in their own proportions, read in a limited child process. Raises MediaError."""
-        info, limits = footage.info, self._service.limits
+        info, limits = seen.footage.info, self._service.limits
         scale = FRAME_WIDTH / max(info.width, info.height)
-        size = (max(1, round(info.height * scale)), max(1, round(info.width * scale)))
+        own_size = (max(1, round(info.height * scale)), max(1, round(info.width * scale)))
         count = wanted.frames or min(self._processor.frames, limits.frames)
         with self._decoders:
-            return read_clip_guarded(path, count, size=size, limits=limits.decoding)
+            if seen.film is not None:
+                film = copy.copy(seen.film)
+                film.read = lambda path, frames, *, start, end, size: read_clip_guarded(
+                    path, frames, size=own_size, start=start, end=end, limits=limits.decoding
+                )
+                return film.show(seen.evidence).footage.clip
+            return read_clip_guarded(path, count, size=own_size, limits=limits.decoding)
 
-    def report(
-        self, footage: Footage, messages: Sequence[Message], pictures: Clip, title: str, said: Sequence[Said]
-    ) -> str:
-        """The report of a conversation as HTML. Raises PlanError."""
+    def report(self, seen: Seen, messages: Sequence[Message], pictures: Clip, title: str, said: Sequence[Said]) -> str:
+        """The report of a conversation as HTML; of a long video with the parts that the last answer rests on. Raises
+        PlanError."""
+        footage = seen.footage
         plan = self._plan(footage, messages)
         turns = []
         for one in said:
             timings = Timings(frames=0, first_word=0, total=one.seconds)
-            turns.append(Turn(one.question, Answer(one.answer, one.confidence, plan, timings)))
+            evidence = seen.evidence if one is said[-1] else ()
+            turns.append(Turn(one.question, Answer(one.answer, one.confidence, plan, timings, evidence)))
         shown = Shown(title, footage.facts(), pictures.frames, list(footage.clip.times), footage.texts)
         return page(shown, turns, self._service.chat.name)
 

@@ -30,6 +30,7 @@ inWords(() => {
   if (server) showStart(server, openExample);
   chooseSubtitles(chosenSubtitles);
   if (clip?.shown) showClip();
+  if (clip?.shown?.indexed !== undefined) followIndex(clip);
 });
 at("caption-language").value = language;
 
@@ -128,6 +129,7 @@ function enter() {
   slider.disabled = slider.max === "1";
   startOver();
   showClip();
+  followIndex(clip);
   at("clip-name").focus();
   scrollTo(0, 0);
 }
@@ -154,6 +156,26 @@ function showClip() {
   if (!turns.length) showWelcome(clip.example?.questions[language] ?? [], (question) => ask(question));
 }
 
+// A long video
+
+const LOOK_AGAIN = 2000; // milliseconds
+
+/** Tell that a video is long, and how far it is indexed, until it is. */
+async function followIndex(film) {
+  const told = at("long");
+  told.hidden = film.shown.indexed === undefined;
+  for (let share = film.shown.indexed; !told.hidden && clip === film; ) {
+    told.textContent = share < 1 ? say("indexing", { percent: Math.floor(100 * share) }) : say("indexed");
+    if (share >= 1) return;
+    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN));
+    try {
+      share = (await footage({ ...wanted(film, false), num_frames: null })).indexed ?? 1;
+    } catch {
+      return; // a question will tell what is wrong
+    }
+  }
+}
+
 // What the model sees
 
 function wanted(video, pictures, told = []) {
@@ -168,7 +190,7 @@ function wanted(video, pictures, told = []) {
 
 /** Fetch frames and plan again, as for the last turn; the frames' pictures only where they may have changed. */
 async function look(anew) {
-  const pictures = anew || clip.frames !== clip.shown.asked;
+  const pictures = anew || clip.shown.indexed !== undefined || clip.frames !== clip.shown.asked;
   drawing?.abort();
   drawing = new AbortController();
   const { signal } = drawing;
@@ -287,7 +309,10 @@ async function ask(text, { label = null, alone = false } = {}) {
     showTurn(turn);
   };
   try {
-    turn.confidence = await resent((id) => patiently(turn, mine.signal, () => answer(request(id, turn), hear, mine.signal)));
+    const jump = (time) => seek({ time, picture: clip.shown.frames.find((frame) => frame.time >= time)?.picture ?? "" });
+    const point = (evidence) => Object.assign(turn, { evidence, jump });
+    turn.confidence = await resent((id) =>
+      patiently(turn, mine.signal, () => answer(request(id, turn), hear, point, mine.signal)));
     turn.took = (performance.now() - begun) / 1000;
     turn.state = "done";
     asking = null;

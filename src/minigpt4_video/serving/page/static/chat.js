@@ -1,6 +1,6 @@
 // The conversation: what was asked and answered, as it is shown and as the server is told of it.
 
-import { say } from "./words.js";
+import { clock, say } from "./words.js";
 
 const log = document.getElementById("log");
 
@@ -58,7 +58,7 @@ export function showTurn(turn) {
   const answered = paragraph("answered", turn.answer || standing(turn));
   answered.classList.toggle("empty", !turn.answer);
   answered.prepend(hidden(say("answered")));
-  turn.element.replaceChildren(asked, answered, ...about(turn));
+  turn.element.replaceChildren(asked, answered, ...moments(turn), ...about(turn));
   log.setAttribute("aria-busy", String(turn.state === "thinking"));
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
@@ -66,6 +66,27 @@ export function showTurn(turn) {
 function standing(turn) {
   if (turn.state === "waiting") return say("waiting", { seconds: turn.seconds });
   return say({ thinking: "thinking", stopped: "stopped", done: "no_words", failed: "no_words" }[turn.state]);
+}
+
+/** Buttons to the parts of a long video that an answer rests on. */
+function moments(turn) {
+  if (!turn.evidence?.length) return [];
+  const list = document.createElement("div");
+  list.className = "moments row";
+  const from = document.createElement("span");
+  from.className = "soft small";
+  from.textContent = say("evidence");
+  list.append(from);
+  for (const part of turn.evidence) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "small";
+    button.textContent = `${clock(part.start)} – ${clock(part.end)}`;
+    button.title = part.text;
+    button.onclick = () => turn.jump(part.start);
+    list.append(button);
+  }
+  return [list];
 }
 
 function about(turn) {

@@ -131,8 +131,11 @@ export async function report(wanted) {
   return (await post("/v1/page/report", wanted)).blob();
 }
 
-/** Stream an answer: `hear` is told each piece. Resolves to its mean log-probability, or null without one. */
-export async function answer(wanted, hear, signal) {
+/**
+ * Stream an answer: `hear` is told each piece, `point` the parts of a long video that it rests on. Resolves to its mean
+ * log-probability, or null without one.
+ */
+export async function answer(wanted, hear, point, signal) {
   const response = await post("/v1/chat/completions", { ...wanted, stream: true, logprobs: true }, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   const sure = [];
@@ -149,6 +152,7 @@ export async function answer(wanted, hear, signal) {
         if (data === "[DONE]") return sure.length ? sure.reduce((sum, one) => sum + one, 0) / sure.length : null;
         const told = JSON.parse(data);
         if (told.error) throw refusal(500, data);
+        if (told.evidence) point(told.evidence);
         const choice = told.choices[0];
         choice?.logprobs?.content?.forEach((token) => sure.push(token.logprob));
         if (choice?.delta?.content) hear(choice.delta.content);
