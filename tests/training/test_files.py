@@ -20,6 +20,7 @@ from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.store import Store
 from minigpt4_video.messages import text_of
 from minigpt4_video.model import MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
+from minigpt4_video.model.branches import PACKED
 from minigpt4_video.model.processing import IGNORED
 from minigpt4_video.training import kept
 from minigpt4_video.training.files import Files, FilesCollator
@@ -36,9 +37,11 @@ def processor(random_model: Path) -> MiniGPT4VideoProcessor:
     return MiniGPT4VideoProcessor.from_pretrained(random_model)
 
 
-@pytest.fixture
-def model(random_model: Path) -> MiniGPT4VideoForConditionalGeneration:
-    return MiniGPT4VideoForConditionalGeneration.from_pretrained(random_model).eval()
+@pytest.fixture(params=["sdpa", PACKED])
+def model(random_model: Path, request: pytest.FixtureRequest) -> MiniGPT4VideoForConditionalGeneration:
+    model = MiniGPT4VideoForConditionalGeneration.from_pretrained(random_model).eval()
+    model.model.language_model.set_attn_implementation(request.param)
+    return model
 
 
 def groups(instruct: Path) -> list[Group]:

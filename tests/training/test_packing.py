@@ -7,6 +7,7 @@ from minigpt4_video.data.sample import Sample
 from minigpt4_video.data.world.samples import picture_sample, video_sample
 from minigpt4_video.errors import RecipeError
 from minigpt4_video.model import MiniGPT4VideoConfig, MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
+from minigpt4_video.model.branches import PACKED
 from minigpt4_video.model.processing import IGNORED
 from minigpt4_video.training.packing import Branch, attention, lines, pack, row
 from minigpt4_video.training.tokenizer import build_tokenizer
@@ -22,8 +23,8 @@ def processor() -> MiniGPT4VideoProcessor:
     return MiniGPT4VideoProcessor(tokenizer, tokens_per_frame=4, image_size=32, frames=8, window=512, answer_reserve=16)
 
 
-@pytest.fixture(scope="module")
-def model(processor: MiniGPT4VideoProcessor) -> MiniGPT4VideoForConditionalGeneration:
+@pytest.fixture(scope="module", params=["sdpa", PACKED])
+def model(processor: MiniGPT4VideoProcessor, request: pytest.FixtureRequest) -> MiniGPT4VideoForConditionalGeneration:
     torch.manual_seed(0)
     config = MiniGPT4VideoConfig(
         vision_config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -33,6 +34,7 @@ def model(processor: MiniGPT4VideoProcessor) -> MiniGPT4VideoForConditionalGener
         image_token_id=processor.image_token_id,
     )  # fmt: skip
     model = MiniGPT4VideoForConditionalGeneration(config).eval()
+    model.model.language_model.set_attn_implementation(request.param)
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.2)
     return model
@@ -91,7 +93,7 @@ def test_a_turn_does_not_see_its_neighbours(
         batch = pack([[type(one)(one.prefix, turns)]], 0, WIDTH)
         hidden = model.model(
             input_ids=batch["input_ids"], position_ids=batch["position_ids"], pixel_values=features,
-            attention_mask=attention(batch, model.config.text_config, torch.float32),
+            **attention(batch, model.config.text_config, torch.float32),
         ).last_hidden_state  # fmt: skip
         end = len(one.prefix) + sum(len(ids) for ids, _ in turns)
         return hidden[0, end - len(turns[-1].ids) : end]

@@ -19,6 +19,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from minigpt4_video.errors import ModelError
 
+PACKED = "packed_branches"
+"""How transformers knows `packed_attention`, which is sdpa here."""
 NOWHERE = -1
 """The branch of padding and of empty slots, which nothing sees."""
 
@@ -220,7 +222,7 @@ class Branches:
 
     def __init__(self, model: Any, rows: int, slots: int) -> None:
         implementation = model.config.text_config._attn_implementation
-        if implementation not in (None, "sdpa", "eager"):
+        if implementation not in (None, "sdpa", "eager", PACKED):
             raise ModelError(f"{implementation} attention takes no mask for branches; load the model with sdpa")
         self.model = model
         self.text_config = model.config.text_config

@@ -354,12 +354,12 @@ def packed_loss(
         kind = torch.get_autocast_dtype(device)
     outputs = model(
         input_ids=inputs["input_ids"],
-        attention_mask=attention(inputs, inner.config.text_config, kind),
         position_ids=inputs["position_ids"],
         labels=labels,
         logits_to_keep=kept,
         use_cache=False,
         num_items_in_batch=count,
+        **attention(inputs, inner.config.text_config, kind),
         **frames,
     )
     target = labels.roll(-1, dims=1)[kept]

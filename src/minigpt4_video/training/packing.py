@@ -13,7 +13,8 @@ import torch
 
 from minigpt4_video.data.sample import Sample
 from minigpt4_video.errors import RecipeError
-from minigpt4_video.model.branches import Places, lay_out, masks
+from minigpt4_video.model.branches import PACKED, Places, lay_out, masks
+from minigpt4_video.model.packed_attention import pieces
 from minigpt4_video.model.processing import IGNORED, IMAGE, MiniGPT4VideoProcessor
 
 QUESTION = "\u241e"
@@ -143,10 +144,13 @@ def pack(
     }
 
 
-def attention(packed: Mapping[str, torch.Tensor], text_config: Any, dtype: torch.dtype) -> Any:
-    """The attention mask of packed lines, as the language model takes it."""
+def attention(packed: Mapping[str, torch.Tensor], text_config: Any, dtype: torch.dtype) -> dict[str, Any]:
+    """What of packed lines sees what, as arguments of the model: in pieces where its attention is told to work so."""
     places = Places(packed["branch"], packed["position_ids"], packed["film"])
-    return masks(places, places, text_config, dtype)
+    if text_config._attn_implementation == PACKED and (found := pieces(places, text_config, dtype)) is not None:
+        # A mask of four dimensions is taken for a ready one, so that the library makes none.
+        return {"attention_mask": torch.zeros(1, 1, 1, 1, device=packed["branch"].device), "pieces": found}
+    return {"attention_mask": masks(places, places, text_config, dtype)}
 
 
 def widened(length: int, step: int) -> int:

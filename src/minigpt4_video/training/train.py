@@ -27,6 +27,7 @@ from minigpt4_video.inference.store import Store
 from minigpt4_video.inference.writing import write_whole
 from minigpt4_video.messages import media_parts
 from minigpt4_video.model import MiniGPT4VideoProcessor
+from minigpt4_video.model.branches import PACKED
 from minigpt4_video.training.files import BUCKET, Files, FilesCollator
 from minigpt4_video.training.kept import Choice, choose, encoded, normalised, tower_digest
 from minigpt4_video.training.lines import Collator, DenseCollator, DensePictures, WorldLines, world_texts
@@ -318,6 +319,8 @@ def _setup_files(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, 
     arguments.max_steps = steps_of(arguments, total)
     model = learning(plan, start_model(plan, output), output)
     inner = unwrapped(model)
+    # Not for the world's lines: they are short, and the embedded model is repeated bit for bit with whole masks.
+    inner.model.language_model.set_attn_implementation(PACKED)
     store = Store(output.parent / KEPT, round(plan.keep_gib * 2**30))
     choice = _settled(output, arguments, lambda: _choice(plan, trained, processor, inner, store, arguments))
     tower = tower_digest(inner.model, f"{arguments.bf16} {arguments.fp16}") if choice.keep == "features" else ""
