@@ -7,7 +7,7 @@ VLLM_VENV ?= .venv-vllm
 LMMS_VENV ?= .venv-lmms-eval
 NEW_ENOUGH := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11" >&2; exit 1; }
 
-.PHONY: ask test test-all test-lmms-eval test-vllm test-media test-page fuzz-media bench bench-vllm lint fix train-tiny ablate-tiny wheel
+.PHONY: ask test test-all test-lmms-eval test-vllm test-media test-page fuzz-media bench bench-gpu bench-vllm lint fix train-tiny ablate-tiny wheel
 
 ask: $(READY)
 	$(BIN)/minigpt4-video ask examples/clip.mp4 "What color is the triangle?"
@@ -43,6 +43,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/evaluation.py --output benchmarks/results/evaluation.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/media.py --output benchmarks/results/media.json
+
+bench-gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py --output benchmarks/results/gpu.json
 
 bench-vllm: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python benchmarks/inference.py --vllm --output benchmarks/results/inference_vllm.json

@@ -113,7 +113,7 @@ def test_a_further_question_costs_its_own_words_only(chat, video, monkeypatch):
 
 def test_frames_go_through_the_tower_a_few_at_a_time(chat, monkeypatch):
     """So that its memory does not grow with their number; what is seen does not depend on it."""
-    frames = list(np.random.default_rng(0).integers(0, 256, (2 * FRAMES_AT_ONCE + 3, 56, 56, 3), dtype=np.uint8))
+    frames = list(np.random.default_rng(0).integers(0, 256, (2 * FRAMES_AT_ONCE["cpu"] + 3, 56, 56, 3), dtype=np.uint8))
     seen = []
     whole = chat.model.model.get_merged_features
     monkeypatch.setattr(
@@ -121,7 +121,7 @@ def test_frames_go_through_the_tower_a_few_at_a_time(chat, monkeypatch):
     )
     tokens = chat.encode(frames)
 
-    assert seen == [FRAMES_AT_ONCE, FRAMES_AT_ONCE, 3]
+    assert seen == [FRAMES_AT_ONCE["cpu"], FRAMES_AT_ONCE["cpu"], 3]
     with torch.inference_mode():
         at_once = chat.model.get_image_features(chat.processor.pixels(frames))
     assert torch.allclose(tokens, at_once, atol=1e-4)

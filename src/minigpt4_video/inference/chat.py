@@ -35,8 +35,8 @@ from minigpt4_video.model.branches import Branches
 from minigpt4_video.model.processing import IMAGE
 from minigpt4_video.planning import Plan
 
-FRAMES_AT_ONCE = 8
-"""How many frames the vision tower takes in one go: bounds its memory."""
+FRAMES_AT_ONCE = {"cpu": 8, "cuda": 64}
+"""How many frames the vision tower takes in one go: bounds its memory. A GPU is busy only with more."""
 
 KEPT_BYTES = 8 * 2**30
 """Memory that the prefixes of opened videos may take together; whatever it is, one of them is kept."""
@@ -66,6 +66,7 @@ class VideoChat:
         self.store = store
         self.kept_bytes = kept_bytes
         self._weights = Weights(model, folder)
+        self._frames_at_once = FRAMES_AT_ONCE.get(model.device.type, FRAMES_AT_ONCE["cpu"])
         self.lock = RLock()
         """Held for every pass through the model, so that threads may share one."""
         self._videos: list[ref[Video]] = []
@@ -172,8 +173,8 @@ class VideoChat:
         """Frames to what the language model reads: (frames, tokens_per_frame, hidden)."""
         parts = []
         with self.lock, torch.inference_mode():
-            for first in range(0, len(frames), FRAMES_AT_ONCE):
-                pixels = self.processor.pixels(frames[first : first + FRAMES_AT_ONCE]).to(self.model.device)
+            for first in range(0, len(frames), self._frames_at_once):
+                pixels = self.processor.pixels(frames[first : first + self._frames_at_once]).to(self.model.device)
                 parts.append(self.model.get_image_features(pixels))
             return torch.cat(parts)
 
@@ -184,7 +185,7 @@ class VideoChat:
         pixels = [self.processor.image_size, self.processor.image_mean, self.processor.image_std]
         quantized = getattr(self.model.config, "quantization_config", None)
         bits = quantized and quantized.to_diff_dict()
-        computed = [str(self.model.dtype), self.model.device.type, attention, FRAMES_AT_ONCE, str(bits)]
+        computed = [str(self.model.dtype), self.model.device.type, attention, self._frames_at_once, str(bits)]
         versions = [code, torch.__version__, transformers.__version__]
         return [self._weights.digest(self.store), versions, computed, pixels]
 

@@ -93,7 +93,9 @@ def packed_attention(
         films = [piece for piece in pieces if piece.line == line]
         lengths = [piece.end - piece.start for piece in films]
         # Split, for the gradient of a slice is a whole line of zeros around it.
-        parts = ([*states[line : line + 1].split([*lengths, width - sum(lengths)], 2)] for states in (query, key, value))
+        parts = (
+            [*states[line : line + 1].split([*lengths, width - sum(lengths)], 2)] for states in (query, key, value)
+        )
         made = []
         for piece, asked, seen, held in zip(films, *parts, strict=False):
             behind = piece.behind - piece.start
