@@ -82,6 +82,7 @@ CHOICES = ("a dog runs", "A cat", "nothing", "the man")
         ("E", ""),
         ("", ""),
         ("answer is a mystery", ""),
+        ("He catches a category", ""),
     ],
 )
 def test_which_option_an_answer_takes(answer: str, taken: str) -> None:
@@ -97,5 +98,6 @@ def test_a_choice_is_scored_by_letter_and_likelihood_and_a_short_answer_by_three
     video = {"type": "video", "path": "a.mp4"}
     choice = Item("1", video, "?", "B", CHOICES)
     assert scores(choice, "(B)", [-1.0, -2.0, -3.0, -4.0]) == {"accuracy": 1.0, "likelihood": 0.0}
-    assert scores(choice, "no idea") == {"accuracy": 0.0}
+    assert scores(choice, "no idea") == scores(choice, "(A), not B") == {"accuracy": 0.0}
+    assert scores(choice, "It is a cat.") == {"accuracy": 1.0}
     assert scores(Item("2", video, "?", "dog"), "The dog.") == {"exact": 0.0, "f1": 1.0, "anls": 0.0}

@@ -117,6 +117,24 @@ def test_examples_have_their_files_and_questions_in_both_languages():
 # Files
 
 
+SUGGESTED = {
+    "circle-and-triangle.mp4": [["it moves right", "Emma", "bottom right"], ["向右移动", "绿色", "右下"]],
+    "star-and-square.mp4": [["it moves left", "Grace", "bottom right"], ["向左移动", "Grace", "右下"]],
+    "star-and-circle.mp4": [["it moves right", "two", "blue"], ["向右移动", "牛奶", "小雪"]],
+}
+"""What is true of the examples, in the order of their questions, in English and in Chinese."""
+
+
+def test_suggested_questions_are_answered_rightly_by_the_embedded_model():
+    examples = STATIC / "examples"
+    tiny = VideoChat.from_pretrained("tiny", device="cpu")
+    for example in json.loads((examples / "examples.json").read_bytes()):
+        video = tiny.open(examples / example["video"], subtitles=examples / example["subtitles"])
+        for language, truth in zip(("en", "zh"), SUGGESTED[example["video"]], strict=True):
+            talk = video.chat()
+            assert [talk.ask(question) for question in example["questions"][language]] == truth
+
+
 def test_the_page_allows_a_browser_nothing_but_this_server(page: TestClient):
     answer = page.get("/")
 
