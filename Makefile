@@ -7,7 +7,7 @@ VLLM_VENV ?= .venv-vllm
 LMMS_VENV ?= .venv-lmms-eval
 NEW_ENOUGH := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11" >&2; exit 1; }
 
-.PHONY: ask test test-all test-lmms-eval test-vllm test-media test-page fuzz-media bench bench-gpu bench-vllm lint fix train-tiny ablate-tiny wheel
+.PHONY: ask test test-all test-lmms-eval test-vllm test-media test-page fuzz-media bench bench-gpu bench-vllm lint fix train-tiny ablate-tiny ablate-world wheel
 
 ask: $(READY)
 	$(BIN)/minigpt4-video ask examples/clip.mp4 "What color is the triangle?"
@@ -67,6 +67,11 @@ train-tiny: $(READY)
 
 ablate-tiny: $(READY)
 	$(BIN)/python benchmarks/ablate_tiny.py
+
+ablate-world: $(READY)
+	$(BIN)/minigpt4-video evaluate world --limit 840 --output runs/ablate-world --ablate frames=4,2,1 --ablate subtitles=off \
+		--ablate "shown=no frames,nothing" --ablate rule=original --ablate template=demo,benchmark --ablate dtype=bfloat16
+	cp runs/ablate-world/ablation.json benchmarks/results/ablation_world.json
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

@@ -88,7 +88,8 @@ def test_one_thing_changed_at_a_time(command: Command, random_model: Path, world
     run = json.loads((tmp_path / "run" / "dtype-bfloat16" / "run.json").read_text(encoding="utf-8"))
     assert run["answered_by"]["dtype"] == "bfloat16"
     table = (tmp_path / "run" / "ablation.md").read_text(encoding="utf-8")
-    assert table.count("\n| ") == 9
+    base = json.loads((tmp_path / "run" / "as-it-is" / "run.json").read_text(encoding="utf-8"))["answered_by"]
+    assert table.count("\n| ") == 9 and f"fingerprint {base['fingerprint']}, in float32" in table
     status, again, _ = command(*options, *(word for change in changes for word in ("--ablate", change)))
     assert again == said
 

@@ -8,10 +8,10 @@ from typing import Any
 from minigpt4_video.errors import DataError
 from minigpt4_video.evaluation.answering import SHOWN, Answerer, Settings
 from minigpt4_video.evaluation.comparing import compare
-from minigpt4_video.evaluation.files import write_json
+from minigpt4_video.evaluation.files import read_json, write_json
 from minigpt4_video.evaluation.measuring import Progress, measure
 from minigpt4_video.evaluation.reporting import figure
-from minigpt4_video.evaluation.running import Task
+from minigpt4_video.evaluation.running import RUN, Task
 from minigpt4_video.evaluation.tables import STYLE, Table, html, markdown
 from minigpt4_video.inference.loading import DTYPES
 from minigpt4_video.inference.report import document
@@ -87,11 +87,18 @@ def ablate(
         if folder != first:
             row["against_as_it_is"] = compare(first, folder)["differences"][metric]
         rows.append(row | {"answered": summary["answered"], "failed": len(summary["failed"])})
-    write_json(output / "ablation.json", {"benchmark": task.benchmark, "variants": rows})
+    begun = read_json(first / RUN)
+    told = {name: begun[name] for name in ("benchmark", "answered_by", "begun_with")}
+    write_json(output / "ablation.json", told | {"variants": rows})
     title = f"{task.benchmark}: one thing changed at a time"
+    by, about = begun["answered_by"], begun["begun_with"]
+    facts = [
+        f"as it is: {by['model']}, fingerprint {by['fingerprint']}, in {by['dtype']}; {task.benchmark} with subtitles "
+        f"{begun['subtitles']}; version {about['version']} under Python {about['python']} on {about['machine']}"
+    ]
     table = [_table(rows)]
-    write_whole(output / "ablation.md", markdown(title, [], table).encode(errors="backslashreplace"))
-    page = document(title, html(title, [], table) + "\n", STYLE)
+    write_whole(output / "ablation.md", markdown(title, facts, table).encode(errors="backslashreplace"))
+    page = document(title, html(title, facts, table) + "\n", STYLE)
     write_whole(output / "ablation.html", page.encode(errors="backslashreplace"))
     return rows
 
