@@ -12,9 +12,9 @@ import minigpt4_video as mv
 from minigpt4_video.errors import MediaError
 from minigpt4_video.inference.batching import BuiltIn
 from minigpt4_video.inference.footage import Footage, Said
-from minigpt4_video.labelling.captioner import Captioner, Reading, Settings
+from minigpt4_video.labelling.captioner import Captioner, Settings
 from minigpt4_video.labelling.manifest import Row, Work
-from minigpt4_video.labelling.reading import Seen
+from minigpt4_video.labelling.reading import Reading, Seen
 from minigpt4_video.labelling.requests import requests
 from minigpt4_video.labelling.signals import signals
 from minigpt4_video.labelling.sources import Source

@@ -82,6 +82,15 @@ def label(
         Option(metavar="SQL", help="Show the rows of a finished job for which this holds.", show_default=False),
     ] = None,
     where: Annotated[str, Option(metavar="SQL", help="Export only the rows for which this holds.")] = "",
+    ray: Annotated[
+        str | None,
+        Option(
+            metavar="WHERE",
+            help="Run on Ray: local starts it here, auto or an address joins a cluster.",
+            show_default=False,
+        ),
+    ] = None,
+    captioners: Annotated[int, Option(min=1, max=1024, help="Models at work, on Ray.")] = 1,
     readers: Annotated[int, Option(min=1, max=1024, help="Processes that read videos.")] = 1,
     together: Annotated[
         int | None,
@@ -113,11 +122,13 @@ def label(
     \b
     minigpt4-video label videos --output labels
     minigpt4-video label videos --output labels --style brief --style detailed --language en --language zh
+    minigpt4-video label videos --output labels --ray local --captioners 2
     minigpt4-video label --output labels --browse "status = 'error'"
     minigpt4-video label --output labels --export videofolder --where "confidence > -0.3"
     """
     quiet()
     from minigpt4_video.labelling import label as labelling
+    from minigpt4_video.labelling.cluster import Cluster
     from minigpt4_video.labelling.cuts import Cutting
     from minigpt4_video.labelling.requests import requests
 
@@ -129,6 +140,8 @@ def label(
             raise UserError("nothing is named to label; name a folder of videos, or a finished job with --export")
         _export(_needed(output), export, where)
         return
+    if ray is None and captioners > 1:
+        raise UserError("several captioners need Ray; say where with --ray, or leave out --captioners")
     asked = {file.stem: _schema(file) for file in schema or []}
     styles = style if style is not None else [] if asked or question else ["brief"]
     order = labelling.Order(
@@ -156,6 +169,7 @@ def label(
         max_alike=max_alike,
         together=together,
         readers=readers,
+        cluster=None if ray is None else Cluster(ray, captioners),
         again=retry,
     )
     if dry_run:

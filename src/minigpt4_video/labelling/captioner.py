@@ -4,9 +4,8 @@ import json
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from minigpt4_video import __version__
 from minigpt4_video.errors import UserError
@@ -18,9 +17,9 @@ from minigpt4_video.labelling.agreement import Agreement
 from minigpt4_video.labelling.checks import notes
 from minigpt4_video.labelling.films import Films
 from minigpt4_video.labelling.manifest import Row, Work
-from minigpt4_video.labelling.reading import Seen
+from minigpt4_video.labelling.reading import Reading, Seen
 from minigpt4_video.labelling.requests import Asked
-from minigpt4_video.labelling.rows import Label
+from minigpt4_video.labelling.rows import Label, Stage, Status
 from minigpt4_video.labelling.structured import as_asked, checked, found, question
 
 logger = logging.getLogger(__name__)
@@ -36,13 +35,6 @@ class Settings:
     seed: int | None = None
     revision: str = ""
     attempt: int = 0
-
-
-class Reading(NamedTuple):
-    """A clip that is being read, or was."""
-
-    work: Work
-    seen: "Future[Seen]"
 
 
 @dataclass
@@ -117,7 +109,7 @@ class Captioner:
     def _labels(self, one: _Held, reply: Reply) -> list[Label]:
         reading, rows = one.reading, one.reading.work.rows
         if reply.error is not None:
-            stage = "read" if reading.seen.exception() is not None else "caption"
+            stage: Stage = "read" if reading.seen.exception() is not None else "caption"
             return [self._failed(reading, row, stage, str(reply.error)) for row in rows]
         labels = [self._label(reading, row, answer) for row, answer in zip(rows, reply.answers, strict=True)]
         self._ask_films(one, labels)
@@ -151,7 +143,7 @@ class Captioner:
             for label, value in zip(told, found, strict=True):
                 label.agreement = value
 
-    def _failed(self, reading: Reading, row: Row, stage: Any, why: str) -> Label:
+    def _failed(self, reading: Reading, row: Row, stage: Stage, why: str) -> Label:
         label = self._begun(reading, row)
         label.status, label.stage, label.error = "error", stage, why
         if reading.seen.exception() is None:
@@ -257,9 +249,18 @@ def _describe(label: Label, seen: Seen) -> None:
 def unasked(work: Work, settings: Settings) -> list[Label]:
     """The labels of a clip that the plan says cannot be captioned."""
     source = work.source
+    return _unanswered(work, settings, "error" if source.faulty else "skipped", "plan", source.unfit)
+
+
+def lost(work: Work, settings: Settings, stage: Stage, why: str) -> list[Label]:
+    """The labels of a clip of which no captioner could say what is wrong with it."""
+    return _unanswered(work, settings, "error", stage, why)
+
+
+def _unanswered(work: Work, settings: Settings, status: Status, stage: Stage, why: str) -> list[Label]:
     labels = []
     for row in work.rows:
-        label = Label.begun(row, source, settings.requests[row.request], "error" if source.faulty else "skipped")
-        label.stage, label.error, label.attempt, label.made_by = "plan", source.unfit, settings.attempt, __version__
+        label = Label.begun(row, work.source, settings.requests[row.request], status)
+        label.stage, label.error, label.attempt, label.made_by = stage, why, settings.attempt, __version__
         labels.append(label)
     return labels

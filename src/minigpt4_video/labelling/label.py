@@ -1,8 +1,8 @@
 """The whole of a labelling run, from a collection to a table: what `minigpt4-video label` does."""
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from minigpt4_video.labelling.agreement import Agreement
 from minigpt4_video.labelling.alarms import Alarms
 from minigpt4_video.labelling.browse import rows_where
 from minigpt4_video.labelling.captioner import Captioner, Settings
+from minigpt4_video.labelling.cluster import Cluster, labels_on_ray
 from minigpt4_video.labelling.cuts import Cutting, cut
 from minigpt4_video.labelling.estimate import Estimate, estimate
 from minigpt4_video.labelling.export import EXPORTS, clips
@@ -72,6 +73,8 @@ class Order:
     """Clips that are answered together; None is 1 on a processor and 8 on a GPU."""
     readers: int = 1
     """Processes that read clips."""
+    cluster: Cluster | None = None
+    """Where Ray is; None is without it."""
     again: Literal["errors"] | None = None
     keep_every: float = SECONDS_A_PIECE
     """Seconds after which what was labelled is on disk."""
@@ -101,7 +104,7 @@ def foresee(order: Order) -> Estimate:
     settings = _settings(given(order, folder), 0)
     form = form_of(order, load_processor(folder))
     reader = Reader(form, order.limits)
-    engine = partial(_labels, order=order, settings=settings, form=form)
+    engine = partial(_labels, order=replace(order, cluster=None), settings=settings, form=form)
     try:
         return estimate(sources(order), order.requests, reader, engine)
     finally:
@@ -135,11 +138,30 @@ def export(output: Path, name: str, condition: str = "") -> int:
     return EXPORTS[name](clips(rows_where(output, condition), paths.__getitem__), output)
 
 
-def _labels(works: Iterator[Work], order: Order, settings: Settings, form: Form) -> Iterator[list[Label]]:
+def _labels(works: Iterator[Work], order: Order, settings: Settings, form: Form) -> Generator[list[Label], None, None]:
     first = next(works, None)
     if first is None:
         return  # and no model is loaded
-    yield from labels_here(chain((first,), works), captioner(order, settings), form, order.limits, order.readers)
+    works = chain((first,), works)
+    if order.cluster is None:
+        yield from labels_here(works, captioner(order, settings), form, order.limits, order.readers)
+        return
+    make = partial(captioner_elsewhere, order, settings)
+    yield from labels_on_ray(
+        works, order.cluster, make, settings, form, order.limits, readers=order.readers, together=order.together
+    )
+
+
+def captioner_elsewhere(order: Order, settings: Settings) -> Captioner:
+    """The model of an order, loaded by an actor that may be on another machine. Raises LabellingError where that has
+    another model under the same name."""
+    found = revision_of(find_model(order.model))
+    if found != settings.revision:
+        raise LabellingError(
+            f"{os.uname().nodename} has another model {order.model} ({found}, not {settings.revision}); copy the"
+            " same to all machines"
+        )
+    return captioner(order, settings)
 
 
 def captioner(order: Order, settings: Settings) -> Captioner:

@@ -5,10 +5,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 
-from minigpt4_video.labelling.captioner import Captioner, Reading
+from minigpt4_video.labelling.captioner import Captioner
 from minigpt4_video.labelling.files import at_hand
 from minigpt4_video.labelling.manifest import Work
-from minigpt4_video.labelling.reading import Form, Reader, Seen
+from minigpt4_video.labelling.reading import Form, Reader, Reading, Seen
 from minigpt4_video.labelling.rows import Label
 from minigpt4_video.media import Limits
 

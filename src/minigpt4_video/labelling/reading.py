@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +20,7 @@ import numpy as np
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.inference.footage import Footage, Said
+from minigpt4_video.labelling.manifest import Work
 from minigpt4_video.labelling.signals import Signals
 from minigpt4_video.labelling.sources import Source
 from minigpt4_video.media import Clip, Cue, Limits, SubtitleTrack, VideoInfo
@@ -55,6 +57,13 @@ class Seen(NamedTuple):
 
     footage: Footage
     signals: Signals
+
+
+class Reading(NamedTuple):
+    """A clip that is being read, or was."""
+
+    work: Work
+    seen: "Future[Seen]"
 
 
 class _Gone(Exception):

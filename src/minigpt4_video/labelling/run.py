@@ -1,7 +1,8 @@
 """Carrying a job out: what is left of its plan goes through an engine, and every label is kept as it comes."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Literal
@@ -12,7 +13,7 @@ from minigpt4_video.labelling.job import PLAN, Job
 from minigpt4_video.labelling.manifest import Work, works
 from minigpt4_video.labelling.rows import Label, Status
 
-Labels = Iterator[list[Label]]
+Labels = Generator[list[Label], None, None]
 Engine = Callable[[Iterator[Work]], Labels]
 """The labels of works, one list a clip, in any order."""
 
@@ -69,13 +70,14 @@ def carry_out(
         progress.statuses[label.status] += 1
     fit = (work for work in works(job.output / PLAN, done) if not work.source.unfit)
     try:
-        for labels in engine(fit):
-            job.pieces.add(labels)
-            progress.clips += 1
-            progress.statuses.update(label.status for label in labels)
-            if tell is not None:
-                tell(progress)
-            alarms.look(labels)
+        with closing(engine(fit)) as labelled:  # or what an alarm stops would go on until it is forgotten
+            for labels in labelled:
+                job.pieces.add(labels)
+                progress.clips += 1
+                progress.statuses.update(label.status for label in labels)
+                if tell is not None:
+                    tell(progress)
+                alarms.look(labels)
     finally:
         job.pieces.write()
     return progress

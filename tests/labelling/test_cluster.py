@@ -1,0 +1,141 @@
+"""Jobs on Ray: the labels of one process, whatever dies on the way."""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from stand_in_captioner import ASKED, Told, killed, unloadable
+
+from minigpt4_video.errors import LabellingError
+from minigpt4_video.labelling.captioner import Settings
+from minigpt4_video.labelling.cluster import AT_ONCE, TRIES, Cluster, labels_on_ray
+from minigpt4_video.labelling.label import Order, label
+from minigpt4_video.labelling.manifest import Row, Work
+from minigpt4_video.labelling.reading import Form
+from minigpt4_video.labelling.requests import requests
+from minigpt4_video.labelling.rows import Label
+from minigpt4_video.labelling.sources import Source
+from minigpt4_video.media import Limits
+
+pytest.importorskip("ray")
+SETTINGS = Settings(ASKED)
+ONE = Cluster(captioners=1)
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Cluster]:
+    """Ray on this machine, for all tests of this file."""
+    from minigpt4_video.labelling.cluster import started
+
+    cluster = Cluster(captioners=2)
+    with started(cluster, readers=2):
+        yield cluster
+
+
+def rows_of(output: Path) -> list[dict]:
+    """But for how long each took."""
+    lines = (output / "labels.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) | {"seconds": None} for line in lines]
+
+
+def works(names: Iterable[str], video: Path) -> Iterator[Work]:
+    for number, name in enumerate(names):
+        yield Work(Source(name, str(video)), (Row(number, f"id-{name}", 0),))
+
+
+def told(names: Iterable[Work], cluster: Cluster, make=Told, together: int | None = None) -> Iterator[list[Label]]:
+    return labels_on_ray(
+        names, cluster, make, SETTINGS, Form(4, 56, 256, 16, 4), Limits(seconds=60), readers=1, together=together
+    )
+
+
+def test_a_job_has_the_rows_that_it_has_in_one_process_and_either_goes_on_for_the_other(
+    here, mixed, tmp_path, random_model
+):
+    order = partial(Order, str(mixed), model=str(random_model), max_new_tokens=4)
+    label(order(output=tmp_path / "one"))
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label(order(output=tmp_path / "ray"), stop)
+    done = label(order(output=tmp_path / "ray", cluster=ONE, readers=2))
+
+    assert done.done_before == 3  # two that were skipped, and one clip
+    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "one")
+    with pytest.raises(LabellingError, match="another requests"):
+        label(order(output=tmp_path / "ray", requests=requests(("tags",)), cluster=ONE))
+
+
+def test_a_clip_that_kills_its_captioner_is_an_error_and_costs_no_other(here, video):
+    names = [f"{number}" for number in range(12)]
+    names[3], names[8] = "deadly", "raising"
+
+    labels = [label for of_clip in told(works(names, video), here) for label in of_clip]
+
+    assert sorted(label.number for label in labels) == list(range(12))
+    by_name = {label.video: label for label in labels}
+    assert {name for name, one in by_name.items() if one.status == "error"} == {"deadly", "raising"}
+    assert all(one.text == name for name, one in by_name.items() if one.status == "success")
+    assert (by_name["deadly"].stage, by_name["raising"].stage) == ("caption", "caption")
+    assert f"{TRIES} processes were lost" in by_name["deadly"].error
+    assert "no such thing" in by_name["raising"].error
+
+
+def test_of_clips_that_go_together_only_the_deadly_one_is_lost(here, video):
+    names = [f"{number}" for number in range(10)]
+    names[5] = "deadly"
+
+    labels = {one.video: one.status for of_clip in told(works(names, video), here, together=2) for one in of_clip}
+
+    assert labels == {name: "error" if name == "deadly" else "success" for name in names}
+
+
+def test_no_more_is_read_than_captioners_will_soon_take(here, video):
+    taken = 0
+
+    def counted() -> Iterator[Work]:
+        nonlocal taken
+        for work in works(map(str, range(200)), video):
+            taken += 1
+            yield work
+
+    labels = told(counted(), here)
+    next(labels)
+
+    assert taken <= 2 * AT_ONCE * here.captioners + 2
+    labels.close()
+
+
+def test_a_file_that_cannot_be_read_is_an_error_with_its_reason(here, tmp_path):
+    (broken := tmp_path / "broken.mp4").write_bytes(b"no video")
+
+    ((label,),) = told(works(["broken.mp4"], broken), here)
+
+    assert label.status == "error"
+    assert "broken.mp4" in label.error
+
+
+def test_a_model_that_cannot_be_loaded_stops_the_job_with_its_reason(here, video, monkeypatch):
+    with pytest.raises(LabellingError, match="the weights are not here"):
+        list(told(works(["a"], video), ONE, unloadable))
+    monkeypatch.setattr("minigpt4_video.labelling.cluster.SETBACKS", 1)
+    with pytest.raises(LabellingError, match="actors died"):
+        list(told(works(["a"], video), ONE, killed))
+
+
+def test_another_model_on_another_machine_is_refused(here, mixed, tmp_path, random_model, monkeypatch):
+    monkeypatch.setattr("minigpt4_video.labelling.label.revision_of", lambda folder: "0123456789abcdef")
+
+    with pytest.raises(LabellingError, match="has another model"):
+        label(Order(str(mixed), tmp_path / "out", model=str(random_model), cluster=ONE))
+
+
+def test_actors_without_a_place_are_told_of(here, video, monkeypatch):
+    monkeypatch.setattr("minigpt4_video.labelling.cluster.PATIENCE", 5.0)
+
+    with pytest.raises(LabellingError, match="no place was found"):
+        list(told(works(["a"], video), Cluster(captioners=9)))
