@@ -1,8 +1,10 @@
 """Jobs on Ray: the labels of one process, whatever dies on the way."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from minigpt4_video.labelling.sources import Source
 from minigpt4_video.media import Limits
 
 pytest.importorskip("ray")
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's name; niced actors starve on a busy machine)
 SETTINGS = Settings(ASKED)
 ONE = Cluster(captioners=1)
 
@@ -27,8 +30,12 @@ ONE = Cluster(captioners=1)
 @pytest.fixture(scope="module")
 def here() -> Iterator[Cluster]:
     """Ray on this machine, for all tests of this file."""
+    import ray
+    import stand_in_captioner
+
     from minigpt4_video.labelling.cluster import started
 
+    ray.cloudpickle.register_pickle_by_value(stand_in_captioner)  # which actors cannot import
     cluster = Cluster(captioners=2)
     with started(cluster, readers=2):
         yield cluster
@@ -125,6 +132,18 @@ def test_a_model_that_cannot_be_loaded_stops_the_job_with_its_reason(here, video
     monkeypatch.setattr("minigpt4_video.labelling.cluster.SETBACKS", 1)
     with pytest.raises(LabellingError, match="actors died"):
         list(told(works(["a"], video), ONE, killed))
+
+
+class Elsewhere:
+    """What an actor cannot have, for it would have to import what is not on its machine."""
+
+    def __reduce__(self):
+        return import_module, ("no_such_package",)
+
+
+def test_a_machine_that_lacks_what_this_one_has_is_told_of(here, video):
+    with pytest.raises(LabellingError, match=r"cannot begin.*no_such_package"):
+        list(told(works(["a"], video), ONE, Elsewhere()))
 
 
 def test_another_model_on_another_machine_is_refused(here, mixed, tmp_path, random_model, monkeypatch):

@@ -19,6 +19,7 @@ from minigpt4_video.labelling.label import Order, label
 from minigpt4_video.labelling.requests import requests
 
 pytest.importorskip("ray")
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's name; niced actors starve on a busy machine)
 
 ASKED = requests(("brief", "tags"))
 DRIVER = """
@@ -31,7 +32,8 @@ from minigpt4_video.labelling.requests import requests
 asked = requests(("brief", "tags"))
 label(Order(sys.argv[1], Path(sys.argv[2]), asked, keep_every=0, cluster=Cluster(sys.argv[3], captioners=2)))
 """
-BETWEEN = 3
+FILMS = 170
+BETWEEN = 2
 """Clips that are labelled between two kills, at least."""
 
 
@@ -39,7 +41,7 @@ BETWEEN = 3
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many as the kills of the longest test need, and some."""
     folder = tmp_path_factory.mktemp("films")
-    render(folder, count=110, language="en")
+    render(folder, count=FILMS, language="en")
     (folder / "questions.jsonl").unlink()
     for subtitles in folder.glob("*.srt"):
         subtitles.unlink()
@@ -95,6 +97,7 @@ class Killing:
         self.line = [sys.executable, "-c", DRIVER, str(films), str(output), self.cluster.address]
         self.driver = self.begun()
         self.killed: list[str] = []
+        self.chance = random.Random(7)
 
     @staticmethod
     def small() -> dict[str, Any]:
@@ -122,9 +125,10 @@ class Killing:
             self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
             self.nodes.append(self.add())
         else:
-            actors = processes(os.getpid(), f"ray::{what}")
-            assert actors
-            os.kill(random.choice(actors), signal.SIGKILL)
+            while not (actors := processes(os.getpid(), f"ray::{what}")):
+                assert self.driver.poll() is None, self.driver.communicate()[1].decode()
+                time.sleep(0.05)
+            os.kill(self.chance.choice(actors), signal.SIGKILL)
         self.killed.append(what)
 
     def close(self) -> None:
@@ -143,21 +147,19 @@ def killing(films: Path, embedded: Path, tmp_path: Path) -> Iterator[Killing]:
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_nothing_is_lost_or_doubled_when_drivers_actors_and_nodes_are_killed_in_one_job(killing, undisturbed):
-    chance = random.Random(7)
-    random.seed(7)
     kills = ["driver"] * 10 + ["CaptioningActor"] * 8 + ["ReadingActor"] * 2 + ["node"] * 3
-    chance.shuffle(kills)
+    killing.chance.shuffle(kills)
 
     for what in kills:
         killing.wait_for(labelled(killing.output) + BETWEEN)
-        time.sleep(chance.uniform(0, 1))
+        time.sleep(killing.chance.uniform(0, 1))
         killing.kill(what)
     _, said = killing.driver.communicate(timeout=600)
 
     assert killing.driver.returncode == 0, said.decode()
     assert sorted(killing.killed) == sorted(kills)
     rows = told(killing.output)
-    assert len(rows) == 2 * 110 == len({id_ for id_, _, _ in rows})
+    assert len(rows) == 2 * FILMS == len({id_ for id_, _, _ in rows})
     assert rows == undisturbed
 
 
@@ -180,5 +182,5 @@ def test_a_driver_of_one_process_may_be_killed_ten_times(films, embedded, undist
 
     done = label(Order(str(films), output, ASKED, readers=2))
 
-    assert 0 < done.done_before < 220
+    assert 0 < done.done_before < 2 * FILMS
     assert told(output) == undisturbed

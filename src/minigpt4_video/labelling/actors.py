@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class ReadingActor:
     """Reads clips, in a child process of its own: a file that kills a decoder does not kill the actor."""
 
-    def __init__(self, form: Form, limits: Limits) -> None:
-        self.reader = Reader(form, limits)
+    reader: Reader
 
-    def begin(self) -> None:
+    def begin(self, form: Form, limits: Limits) -> None:
         """Comes back when the actor has a place."""
+        self.reader = Reader(form, limits)
 
     def work(self, works: list[Work]) -> tuple[None, list[Seen | str]]:
         """For each clip what is seen, or why it cannot be read; before it a sign, for drivers that want to know that
@@ -40,17 +40,14 @@ class ReadingActor:
 class CaptioningActor:
     """Holds a model."""
 
-    def __init__(self, make: Callable[[], "Captioner"]) -> None:
-        self.make = make
-        self.captioner: Captioner | None = None
+    captioner: "Captioner"
 
-    def begin(self) -> None:
-        """Load the model; not in the constructor, where what is wrong with it would look like a death."""
-        self.captioner = self.make()
+    def begin(self, make: Callable[[], "Captioner"]) -> None:
+        """Load the model; not in a constructor, where what is wrong with it would look like a death."""
+        self.captioner = make()
 
     def work(self, works: list[Work], seen: list[Seen | str]) -> list[list[Label]]:
         """The labels of each clip."""
-        assert self.captioner is not None
         readings = [Reading(work, _known(one)) for work, one in zip(works, seen, strict=True)]
         return list(self.captioner.label(readings))
 

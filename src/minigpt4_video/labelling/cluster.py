@@ -40,6 +40,9 @@ PATIENCE = 900.0
 SETBACKS = 20
 """So often in a row, for each actor that there should be, one may die or what it made be lost."""
 
+STARTS = 3
+"""Ray gives itself half a minute to start on this machine, which is too little for one that is busy."""
+
 Ref = Any
 """Of an object that Ray holds."""
 
@@ -80,8 +83,8 @@ def labels_on_ray(
         flow = _Flow(
             iter(works),
             1 if together == 1 else ROUNDS * together,
-            _Pool("caption", lambda: captions.remote(captioner), cluster.captioners),
-            _Pool("read", lambda: reads.remote(form, limits), readers),
+            _Pool("caption", captions, (captioner,), cluster.captioners),
+            _Pool("read", reads, (form, limits), readers),
             settings,
         )
         yield from flow.labels()
@@ -114,11 +117,12 @@ class _Hand:
 
 
 class _Pool:
-    """So many actors of a kind."""
+    """So many actors of a kind, which begin with what they are given."""
 
-    def __init__(self, stage: Stage, make: Callable[[], Actor], size: int) -> None:
+    def __init__(self, stage: Stage, kind: Any, given: tuple[Any, ...], size: int) -> None:
         self.stage = stage
-        self.make = make
+        self.kind = kind
+        self.given = given
         self.size = size
         self.hands: list[_Hand] = []
 
@@ -175,9 +179,9 @@ class _Flow:
         """Have all at work that can be, but no more read than captioners will soon take."""
         for pool in (self.captions, self.reads):
             while len(pool.hands) < pool.size:
-                new = _Hand(pool.make())
+                new = _Hand(pool.kind.remote())
                 pool.hands.append(new)
-                self.underway[new.actor.begin.remote()] = _Underway(pool, new, None)
+                self.underway[new.actor.begin.remote(*pool.given)] = _Underway(pool, new, None)
         while self.read and (hand := self.captions.idlest()):
             clips = self.read.popleft()
             hand.has.append(clips)
@@ -210,8 +214,11 @@ class _Flow:
             result = ray.get(ref)
         except RayError as error:
             self._count(error)
-            # An error of a task may be that of the actor whose result it was to have.
+            # An error of a task may be that of the actor whose result it was to have; an actor whose class cannot be
+            # had is said to have died of its creation.
             if isinstance(error, RayActorError) and not isinstance(error, RayTaskError):
+                if "creation task" in str(error):
+                    raise _unloadable(error) from error
                 self._bury(pool, hand)
             elif clips is None:
                 raise _unloadable(error) from error
@@ -232,7 +239,7 @@ class _Flow:
         self.setbacks += 1
         if self.setbacks > SETBACKS * (self.captions.size + self.reads.size):
             raise LabellingError(
-                f"{self.setbacks} actors died or lost what they had, one after another ({brief(error)}); what is done"
+                f"{self.setbacks} actors died or lost what they had, one after another ({_reason(error)}); what is done"
                 " is kept: see what their machines lack, which is memory as a rule, then run again"
             )
 
@@ -252,7 +259,12 @@ class _Flow:
             return
         self.setbacks = 0
         for work in clips.works:
-            yield lost(work, self.settings, pool.stage, f"{tries} processes were lost at it: {brief(error)}")
+            yield lost(work, self.settings, pool.stage, f"{tries} processes were lost at it: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """What was raised in an actor, without Ray's words about it; or else these."""
+    return brief(getattr(error, "cause", None) or error)
 
 
 def _unloadable(error: Exception) -> Exception:
@@ -260,7 +272,7 @@ def _unloadable(error: Exception) -> Exception:
     cause = getattr(error, "cause", None)
     if isinstance(cause, UserError):
         return type(cause)(str(cause))
-    return LabellingError(f"an actor cannot begin: {brief(cause or error)}")
+    return LabellingError(f"an actor cannot begin; see whether its machine has all that this one has: {_reason(error)}")
 
 
 @contextmanager
@@ -284,11 +296,15 @@ def started(cluster: Cluster, readers: int) -> Iterator[None]:
         # Processors by name only: all actors find a place, whatever the machine has.
         given |= {"num_cpus": readers + cluster.captioners, "include_dashboard": False, "_temp_dir": place}
     try:
-        try:
-            ray.init(**given, log_to_driver=False, logging_level=logging.CRITICAL)
-        except Exception as error:  # Ray has no kind of its own for a start that fails
-            said = " ".join(str(error).split())
-            raise LabellingError(f"Ray at {cluster.address} cannot be joined: {said:.300}") from error
+        for tries_left in range(STARTS - 1, -1, -1):
+            try:
+                ray.init(**given, log_to_driver=False, logging_level=logging.CRITICAL)
+                break
+            except Exception as error:  # Ray has no kind of its own for a start that fails
+                ray.shutdown()
+                if tries_left == 0 or place is None:
+                    said = " ".join(str(error).split())
+                    raise LabellingError(f"Ray at {cluster.address} cannot be joined: {said:.300}") from error
         yield
     finally:
         ray.shutdown()
