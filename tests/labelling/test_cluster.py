@@ -77,6 +77,7 @@ def test_a_job_has_the_rows_that_it_has_in_one_process_and_either_goes_on_for_th
         label(order(output=tmp_path / "ray", requests=requests(("tags",)), cluster=ONE))
 
 
+@pytest.mark.slow
 def test_a_clip_that_kills_its_captioner_is_an_error_and_costs_no_other(here, video):
     names = [f"{number}" for number in range(12)]
     names[3], names[8] = "deadly", "raising"
@@ -92,6 +93,7 @@ def test_a_clip_that_kills_its_captioner_is_an_error_and_costs_no_other(here, vi
     assert "no such thing" in by_name["raising"].error
 
 
+@pytest.mark.slow
 def test_of_clips_that_go_together_only_the_deadly_one_is_lost(here, video):
     names = [f"{number}" for number in range(10)]
     names[5] = "deadly"
@@ -101,6 +103,7 @@ def test_of_clips_that_go_together_only_the_deadly_one_is_lost(here, video):
     assert labels == {name: "error" if name == "deadly" else "success" for name in names}
 
 
+@pytest.mark.slow
 def test_no_more_is_read_than_captioners_will_soon_take(here, video):
     taken = 0
 
@@ -117,6 +120,7 @@ def test_no_more_is_read_than_captioners_will_soon_take(here, video):
     labels.close()
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_is_an_error_with_its_reason(here, tmp_path):
     (broken := tmp_path / "broken.mp4").write_bytes(b"no video")
 
@@ -126,6 +130,7 @@ def test_a_file_that_cannot_be_read_is_an_error_with_its_reason(here, tmp_path):
     assert "broken.mp4" in label.error
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_stops_the_job_with_its_reason(here, video, monkeypatch):
     with pytest.raises(LabellingError, match="the weights are not here"):
         list(told(works(["a"], video), ONE, unloadable))
@@ -141,11 +146,13 @@ class Elsewhere:
         return import_module, ("no_such_package",)
 
 
+@pytest.mark.slow
 def test_a_machine_that_lacks_what_this_one_has_is_told_of(here, video):
     with pytest.raises(LabellingError, match=r"cannot begin.*no_such_package"):
         list(told(works(["a"], video), ONE, Elsewhere()))
 
 
+@pytest.mark.slow
 def test_another_model_on_another_machine_is_refused(here, mixed, tmp_path, random_model, monkeypatch):
     monkeypatch.setattr("minigpt4_video.labelling.label.revision_of", lambda folder: "0123456789abcdef")
 
@@ -153,8 +160,16 @@ def test_another_model_on_another_machine_is_refused(here, mixed, tmp_path, rand
         label(Order(str(mixed), tmp_path / "out", model=str(random_model), cluster=ONE))
 
 
+@pytest.mark.slow
 def test_actors_without_a_place_are_told_of(here, video, monkeypatch):
     monkeypatch.setattr("minigpt4_video.labelling.cluster.PATIENCE", 5.0)
 
     with pytest.raises(LabellingError, match="no place was found"):
         list(told(works(["a"], video), Cluster(captioners=9)))
+
+
+def test_several_models_without_ray_are_refused_by_the_command(mixed, tmp_path, command):
+    status, out, err = command("label", mixed, "--output", tmp_path / "out", "--captioners", 2)
+
+    assert (status, out) == (2, "")
+    assert "--ray" in err

@@ -213,3 +213,32 @@ def test_questions_about_a_long_clip_rest_on_the_part_that_they_are_about(tmp_pa
     assert (answer["said"], answer["frames"], answer["said_in"]) == ("hello", [], "film.srt")
     assert [(row["evidence"], len(row["frames"])) for row in whole] == [("", 4), ("", 4)]
     assert clips[0]["text"] == whole[0]["text"]
+
+
+def test_a_collection_of_which_nothing_can_be_read_ends_with_its_reasons(tmp_path, random_model):
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        (tmp_path / "in" / f"{number}.mp4").write_bytes(b"no video")
+
+    label(Order(str(tmp_path / "in"), tmp_path / "out", model=str(random_model), max_new_tokens=4, together=2))
+
+    rows = rows_of(tmp_path / "out")
+    assert [(row["video"], row["status"], row["stage"]) for row in rows] == [
+        (f"{number}.mp4", "error", "read") for number in range(3)
+    ]
+
+
+def test_labels_that_were_lost_from_the_disk_are_missed_and_made_again(mixed, tmp_path, random_model):
+    order = Order(str(mixed), tmp_path / "out", model=str(random_model), max_new_tokens=4, keep_every=0)
+    label(order)
+    before = [row | {"seconds": None} for row in rows_of(order.output)]
+    pieces = sorted((order.output / "rows").glob("*.parquet"))
+    pieces[3].unlink()
+
+    done = label(order)
+
+    assert (done.done_before, done.statuses.total()) == (7, 1)
+    assert [row | {"seconds": None} for row in rows_of(order.output)] == before
+    pieces[4].write_bytes(b"damaged")
+    with pytest.raises(LabellingError, match=f"{pieces[4].name}.*remove it"):
+        label(order)

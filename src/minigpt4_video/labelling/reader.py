@@ -110,5 +110,7 @@ if __name__ == "__main__":
     limit(Limits(**given["limits"]), form.speech != "off")
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is no answer
+        answers.write(b"\n")  # ready
+        answers.flush()
         serve(form, Limits(**given["limits"]), sys.stdin.buffer, answers)
     os._exit(0)  # what damaged files did to the decoder's memory shows at its end, when all is said

@@ -29,6 +29,8 @@ from minigpt4_video.media.guarded import FEW_THREADS, KEPT_VARIABLES
 Result = TypeVar("Result")
 
 LONGEST_ANSWER = 2**24
+SECONDS_TO_START = 300.0
+"""A child may take so long to be ready, on a machine with much else to do. Files have their own limit, from then on."""
 FILES_A_CHILD = 500
 """After so many files the child is replaced, which bounds what decoders leak."""
 SPEECH_VARIABLES = ("HF_HOME", "HF_HUB_OFFLINE", "XDG_CACHE_HOME", "CUDA_VISIBLE_DEVICES")
@@ -139,6 +141,7 @@ class Reader:
             self.close()
             self._child = _start(self.form, self.limits)
             self._left = FILES_A_CHILD
+            self._bytes(1, time.monotonic() + SECONDS_TO_START)
         self._left -= 1
         assert self._child.stdin is not None
         try:
