@@ -49,9 +49,12 @@ Rows = list[dict[str, Any]]
 
 def films(folder: Path, first: int, count: int) -> dict[str, dict[str, str]]:
     """Videos without subtitles in a folder; what is true of each, by style."""
-    render(folder, seed=first, count=count, split="train", language="en")
-    for beside in [*folder.glob("*.srt"), folder / QUESTIONS]:
-        beside.unlink()
+    if not folder.exists():
+        aside = folder.with_suffix(".part")
+        render(aside, seed=first, count=count, split="train", language="en")
+        for beside in [*aside.glob("*.srt"), aside / QUESTIONS]:
+            beside.unlink()
+        aside.rename(folder)
     numbers = {video.name: int(video.stem.rpartition("-")[2]) for video in folder.glob("*.mp4")}
     return {
         name: {style: words.caption(make_scene(number, "train", "en"), style, "en") for style in STYLES}
@@ -129,7 +132,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--videos", type=int, default=300)
     parser.add_argument("--asked", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--first-steps", type=int, default=150)
     parser.add_argument("--work", type=Path, help="a folder for what is made: it is kept, and gone on from")
     parser.add_argument("--quick", action="store_true")
