@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--videos", type=int, default=300)
     parser.add_argument("--asked", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--first-steps", type=int, default=150)
     parser.add_argument("--work", type=Path, help="a folder for what is made: it is kept, and gone on from")
     parser.add_argument("--quick", action="store_true")
