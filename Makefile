@@ -41,6 +41,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/training.py --output benchmarks/results/training.json
 	$(BIN)/python benchmarks/serving.py --output benchmarks/results/serving.json
 	$(BIN)/python benchmarks/evaluation.py --output benchmarks/results/evaluation.json
+	$(BIN)/python benchmarks/labelling.py --output benchmarks/results/labelling.json
+	$(BIN)/python benchmarks/labelling_student.py --output benchmarks/results/labelling_student.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/media.py --output benchmarks/results/media.json
 
