@@ -173,3 +173,13 @@ def test_several_models_without_ray_are_refused_by_the_command(mixed, tmp_path, 
 
     assert (status, out) == (2, "")
     assert "--ray" in err
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nobody:here", "127.0.0.1:99999"])
+def test_an_address_at_which_nobody_listens_is_refused_at_once(mixed, tmp_path, random_model, command, address):
+    line = ["label", mixed, "--output", tmp_path / "out", "--model", random_model, "--ray", address]
+
+    status, out, err = command(*line)
+
+    assert (status, out) == (2, "")
+    assert f"Ray at {address} cannot be joined" in err

@@ -10,6 +10,7 @@ has killed four is an error, and all others are labelled.
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +38,7 @@ ROUNDS = 4
 """So many times as many clips as are answered together go to a captioner in one call."""
 PATIENCE = 900.0
 """Seconds without anything to do but wait for a place for actors."""
+SECONDS_TO_ANSWER = 10.0
 SETBACKS = 20
 """So often in a row, for each actor that there should be, one may die or what it made be lost."""
 
@@ -275,6 +277,19 @@ def _unloadable(error: Exception) -> Exception:
     return LabellingError(f"an actor cannot begin; see whether its machine has all that this one has: {_reason(error)}")
 
 
+def _check_reachable(address: str) -> None:
+    """Raises LabellingError where nobody listens at an address, which Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise LabellingError(
+            f"Ray at {address} cannot be joined: {error}; name a machine and port that `ray start` has told"
+        ) from error
+
+
 @contextmanager
 def started(cluster: Cluster, readers: int) -> Iterator[None]:
     """Ray, for as long as it is needed; one that runs already in this process is used and left running. Raises
@@ -287,6 +302,7 @@ def started(cluster: Cluster, readers: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _check_reachable(cluster.address)
     given: dict[str, Any] = {"address": cluster.address}
     place = None
     if cluster.address == LOCAL:
