@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from minigpt4_video.data.world.films import write_films
 from minigpt4_video.errors import UserError
 from minigpt4_video.inference import VideoChat
+from minigpt4_video.inference.batching import Question
 from minigpt4_video.inference.footage import find_said
 from minigpt4_video.long_video import index as indexing
 from minigpt4_video.long_video.answering import LongVideo, is_yes, moment_question
-from minigpt4_video.long_video.choosing import is_long, open_video
+from minigpt4_video.long_video.choosing import is_long, open_video, takes_clips
 from minigpt4_video.long_video.index import Settings, load_index, make_index
 from minigpt4_video.media import probe
 
@@ -82,6 +84,25 @@ def test_every_way_answers_with_evidence(opened, film):
     assert opened.ask(one["text"], "texts", max_new_tokens=4).evidence
 
 
+def test_many_questions_are_answered_as_each_is_by_itself(opened, film):
+    asked = [questions(film, scope)[0]["text"] for scope in ("order", "count", "moment")]
+    together = opened.answer_all([Question(text) for text in asked])
+    for text, answer in zip(asked, together, strict=True):
+        alone = opened.ask(text)
+        assert (answer.text, answer.evidence) == (alone.text, alone.evidence) and answer.evidence
+
+
+def test_of_a_part_only_what_is_in_it_is_found(opened, film):
+    one = next(q for q in questions(film, "moment") if q["kind"] == "who")
+    (moment,) = one["moments"]
+    for start, end in ((moment - 1, moment + 1), (0.0, moment - 20)):
+        part = LongVideo(opened.model, opened.path, opened.info, opened.index, start=start, end=end)
+        evidence = part.ask(one["text"]).evidence
+        assert any(two.start <= moment <= two.end for two in evidence) == (start < moment < end)
+        assert evidence and all(start <= two.start < two.end <= end for two in evidence)
+        assert all(start <= time < end for time in part.show([]).footage.clip.times)
+
+
 def test_texts_can_go_to_another_model(opened, film):
     one = questions(film, "moment")[0]
     sent = []
@@ -147,8 +168,27 @@ def test_an_index_of_something_else_is_refused(chat, film, opened, video, tmp_pa
         load_index(folder)
 
 
+def test_who_comes_second_waits_for_who_indexes_the_same(chat, video, tmp_path):
+    said = find_said(video, probe(video))
+    order = []
+
+    def make(name: str) -> None:
+        index = make_index(chat, video, probe(video), said, tmp_path, progress=lambda *_: order.append(name))
+        order.append(len(index.clips))
+
+    threads = [Thread(target=make, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order in (["a", 1, 1], ["b", 1, 1])
+
+
 def test_a_video_is_long_where_frames_lie_far_apart(chat, film, video):
     assert is_long(probe(film), 8) and not is_long(probe(film), 45)
+    assert is_long(probe(film), 8, 100.0, 200.0) and not is_long(probe(film), 8, 100.0, 160.0)
+    assert takes_clips(chat, probe(film), "auto", frames=2) and not takes_clips(chat, probe(film), "auto", frames=45)
+    assert not takes_clips(chat, probe(film), "auto", 2, 100.0, 130.0)  # few frames were asked for, so few are taken
     assert not isinstance(open_video(chat, video), LongVideo)
     assert not isinstance(open_video(chat, film, long="off"), LongVideo)
 

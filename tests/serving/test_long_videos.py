@@ -87,7 +87,7 @@ def ask(client: TestClient, file: str, film: Path, *said: str, **options: Any) -
     return client.post("/v1/chat/completions", json={"messages": messages, "subtitles": cues(film)} | options)
 
 
-def test_answers_and_evidence_are_those_of_the_same_index_without_a_server(client, chat, film, store):
+def test_answers_and_evidence_are_those_of_the_same_index_without_a_server(client, service, chat, film, store):
     file = sent(client, film)
     asked = [*questions(film, "order")[:2], *questions(film, "moment")[:3], questions(film, "count")[0]]
     assert ask(client, file, film, asked[0]["text"]).status_code == 200
@@ -100,6 +100,7 @@ def test_answers_and_evidence_are_those_of_the_same_index_without_a_server(clien
         assert told["evidence"] == [part._asdict() for part in alone.evidence]
     assert sum(video.ask(one["text"]).text == one["answer"] for one in asked) > len(asked) / 2
     assert store.held()["index"].entries == 1
+    assert len(service.scheduler._kept) < len(asked) + service.scheduler.rows  # and nothing of some 50 clips
 
 
 def test_a_stream_begins_with_the_evidence_and_a_short_video_has_none(client, film, tmp_path):
