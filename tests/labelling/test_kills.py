@@ -161,26 +161,3 @@ def test_nothing_is_lost_or_doubled_when_drivers_actors_and_nodes_are_killed_in_
     rows = told(killing.output)
     assert len(rows) == 2 * FILMS == len({id_ for id_, _, _ in rows})
     assert rows == undisturbed
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_a_driver_of_one_process_may_be_killed_ten_times(films, embedded, undisturbed, tmp_path):
-    output = tmp_path / "out"
-    line = DRIVER.replace("cluster=Cluster(sys.argv[3], captioners=2)", "readers=int(sys.argv[3])")
-    chance = random.Random(8)
-    for _ in range(10):
-        before = labelled(output) if (output / ROWS).exists() else 0
-        driver = subprocess.Popen([sys.executable, "-c", line, str(films), str(output), "2"], stderr=subprocess.PIPE)
-        while not (output / ROWS).exists() or labelled(output) < before + chance.randrange(5):
-            assert driver.poll() is None, driver.communicate()[1].decode()
-            time.sleep(0.05)
-        time.sleep(chance.uniform(0, 0.5))
-        driver.kill()
-        assert driver.wait() == -signal.SIGKILL
-        driver.communicate()
-
-    done = label(Order(str(films), output, ASKED, readers=2))
-
-    assert 0 < done.done_before < 2 * FILMS
-    assert told(output) == undisturbed
