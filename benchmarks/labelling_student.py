@@ -131,9 +131,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--videos", type=int, default=300)
-    parser.add_argument("--asked", type=int, default=60)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--first-steps", type=int, default=60)
+    parser.add_argument("--asked", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--first-steps", type=int, default=300)
     parser.add_argument("--work", type=Path, help="a folder for what is made: it is kept, and gone on from")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
@@ -149,9 +149,13 @@ def main() -> None:
         careful = labelled(home / "films", home / "labels", 0.0)
         drawn = labelled(home / "films", home / "drawn-labels", TEMPERATURE)
         true = [row | {"text": truth[row["video"]][row["style"]]} for row in careful]
-        if not (home / "fresh").exists():
-            fresh(home / "fresh")
-        stage("tiny/stage1", home / "students" / "stage1", home / "fresh", given.first_steps)
+        sets = {
+            "truth": true,
+            "labels": careful,
+            "surest labels": surest(careful, KEPT),
+            "drawn labels": drawn,
+            "surest drawn labels": surest(drawn, KEPT),
+        }
         told: dict[str, Any] = {
             "machine": f"two shared x86-64 cores ({processor()}), 1 thread, torch {torch.__version__}",
             "load": os.getloadavg()[0],
@@ -161,22 +165,18 @@ def main() -> None:
             "steps": given.steps,
             "kept_by_the_filter": KEPT,
             "temperature_of_drawn_labels": TEMPERATURE,
-            "students": {"before stage 2": examined(home / "students" / "stage1", home / "unseen", unseen)},
+            "sets": {name: {"labels": len(rows), "right": right(rows, truth)} for name, rows in sets.items()},
         }
-        sets = {
-            "truth": true,
-            "labels": careful,
-            "surest labels": surest(careful, KEPT),
-            "drawn labels": drawn,
-            "surest drawn labels": surest(drawn, KEPT),
-        }
+        keep(given.output, told)
+        if not (home / "fresh").exists():
+            fresh(home / "fresh")
+        stage("tiny/stage1", home / "students" / "stage1", home / "fresh", given.first_steps)
+        told["students"] = {"before stage 2": examined(home / "students" / "stage1", home / "unseen", unseen)}
         for name, rows in sets.items():
             started = process_time()
             student = taught(name.replace(" ", "-"), rows, home / "films", home, given.steps)
             seconds = process_time() - started
             told["students"][name] = {
-                "labels": len(rows),
-                "labels_right": right(rows, truth),
                 "processor_seconds": seconds,
                 **examined(student, home / "unseen", unseen),
             }
@@ -184,9 +184,14 @@ def main() -> None:
                 told["students"]["truth"]["right"], 1e-9
             )
             print(name, json.dumps(told["students"][name]), flush=True)
-            if given.output:  # at once, for all together take long
-                given.output.parent.mkdir(parents=True, exist_ok=True)
-                given.output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            keep(given.output, told)
+
+
+def keep(output: Path | None, told: dict[str, Any]) -> None:
+    """What there is so far, for all together takes long."""
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
