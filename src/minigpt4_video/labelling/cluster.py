@@ -299,10 +299,10 @@ def started(cluster: Cluster, readers: int) -> Iterator[None]:
         import ray
     except ImportError as error:
         raise LabellingError(f'Ray is missing ({error}): pip install "minigpt4-video[ray]"') from error
+    _check_reachable(cluster.address)
     if ray.is_initialized():
         yield
         return
-    _check_reachable(cluster.address)
     given: dict[str, Any] = {"address": cluster.address}
     place = None
     if cluster.address == LOCAL:
