@@ -320,7 +320,9 @@ def _setup_files(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, 
     model = learning(plan, start_model(plan, output), output)
     inner = unwrapped(model)
     # Not for the world's lines: they are short, and the embedded model is repeated bit for bit with whole masks.
-    inner.model.language_model.set_attn_implementation(PACKED)
+    if arguments.device.type != "cpu" or torch.get_num_threads() == 1:
+        # With several threads its sums differ in their last bits from run to run, and a resumed run must be the same.
+        inner.model.language_model.set_attn_implementation(PACKED)
     store = Store(output.parent / KEPT, round(plan.keep_gib * 2**30))
     choice = _settled(output, arguments, lambda: _choice(plan, trained, processor, inner, store, arguments))
     tower = tower_digest(inner.model, f"{arguments.bf16} {arguments.fp16}") if choice.keep == "features" else ""
