@@ -1,6 +1,6 @@
 """Words as the model finds them: how a token is chosen, an answer in the making, and several of them in one pass."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import RLock
 from time import perf_counter
@@ -198,10 +198,10 @@ class Round:
         What has finished keeps its branch until it is made to leave.
         """
         speaking = self.speaking
-        for row, entering in self._admit().items():
-            self._read(entering)  # row by row: beside questions of another length, padding would be read too
+        for entering in _of_equal_length(self._admit()):
+            self._read(entering)
             self.speaking = self.speaking + entering
-            self.waiting = [(at, one) for at, one in self.waiting if at != row or one not in entering]
+            self.waiting = [(row, one) for row, one in self.waiting if one not in entering]
         if speaking:
             self._read(speaking)
         finished = [one for one in self.speaking if one.finished]
@@ -237,6 +237,21 @@ class Round:
                     one.opening_log_probabilities = tuple(row[one.openings].tolist())
         for one, token, log_probability, others in zip(ones, tokens, certainty, rivals, strict=True):
             one.take(token, log_probability, others)
+
+
+def _of_equal_length(admitted: Mapping[int, list[Utterance]]) -> list[list[Utterance]]:
+    """The questions of rows, those of neighbouring rows together where they are equally long: beside others, or across
+    a row that has none, padding would be read too."""
+    passes: list[list[Utterance]] = []
+    before = (-1, -1)
+    for row, ones in sorted(admitted.items()):
+        width = sum(len(one.pending) for one in ones)
+        if before == (row - 1, width):
+            passes[-1] += ones
+        else:
+            passes.append(list(ones))
+        before = (row, width)
+    return passes
 
 
 def _likeliest(spread: torch.Tensor, count: int) -> list[tuple[int, float]] | None:
