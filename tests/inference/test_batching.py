@@ -11,6 +11,7 @@ import minigpt4_video as mv
 from making import SUBTITLES, write_video
 from minigpt4_video.errors import PlanError, UserError
 from minigpt4_video.inference.batching import BuiltIn, Question, Request
+from minigpt4_video.inference.words import Round
 from minigpt4_video.model.branches import Branches
 
 ROW = 2 * 2 * 2 * 12 * 4
@@ -79,6 +80,26 @@ def test_more_questions_than_a_row_holds_wait_for_others_to_leave(chat, videos, 
     (reply,) = BuiltIn(chat, rows=1).answer([Request(videos[2], questions)])
 
     assert [answer.text for answer in reply.answers] == [alone(videos[2], question)[0] for question in questions]
+
+
+def test_questions_of_equal_length_in_neighbouring_rows_are_read_in_one_pass(chat, monkeypatch):
+    board = Branches(chat.model, 5, 64)
+    together = Round(board)
+    for row, (prefix, asked) in enumerate([([5] * 7, [6, 7]), ([5] * 9, [8, 9]), ([5] * 4, [6, 7, 8]), ([5], [6, 7])]):
+        board.begin(row, prefix)
+        together.waiting.append((row, chat.utterance(asked, Question("").settings(chat), None, 0.0)))
+    passes = []
+    extend = board.extend
+
+    def watched(additions):
+        passes.append([(branch.row, len(ids)) for branch, ids in additions])
+        return extend(additions)
+
+    monkeypatch.setattr(board, "extend", watched)
+    together.step()
+
+    assert passes == [[(0, 2), (1, 2)], [(2, 3)], [(3, 2)]]
+    assert len(together.speaking) == 4 and not together.waiting
 
 
 def test_memory_is_known_before_it_starts_and_is_all_that_is_taken(chat, videos, monkeypatch):
