@@ -31,6 +31,7 @@ from transformers.utils import ModelOutput
 
 from minigpt4_video.errors import ModelError
 from minigpt4_video.model.configuration import MiniGPT4VideoConfig
+from minigpt4_video.model.settling import settle_functions
 
 LAYER_NORM_EPS = 1e-5
 """Of the layer norm after the tower. The original adds its own with torch's default; its blocks have 1e-6."""
@@ -94,6 +95,7 @@ class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
 
     def __init__(self, config: MiniGPT4VideoConfig) -> None:
         super().__init__(config)
+        settle_functions()
         self.vision_tower = Blip2VisionModel(config.vision_config)
         self.vision_tower.post_layernorm.eps = LAYER_NORM_EPS
         self.multi_modal_projector = MiniGPT4VideoMultiModalProjector(config)

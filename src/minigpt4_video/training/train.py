@@ -28,6 +28,7 @@ from minigpt4_video.inference.writing import write_whole
 from minigpt4_video.messages import media_parts
 from minigpt4_video.model import MiniGPT4VideoProcessor
 from minigpt4_video.model.branches import PACKED
+from minigpt4_video.model.settling import settle_functions
 from minigpt4_video.training.files import BUCKET, Files, FilesCollator
 from minigpt4_video.training.kept import Choice, choose, encoded, normalised, tower_digest
 from minigpt4_video.training.lines import Collator, DenseCollator, DensePictures, WorldLines, world_texts
@@ -124,6 +125,7 @@ def train(
     if first and output.exists() and any(output.iterdir()) and not resume:
         raise RecipeError(f"{output} is not empty: give another folder, or --resume to go on with what is there")
     arguments = _arguments(plan, output)
+    settle_functions()  # not every stage makes a whole model
     torch.manual_seed(plan.seed)
     processor = start_processor(plan, output) or _new_processor(plan)
     setup = _setup(plan, output, processor, arguments)
@@ -320,9 +322,7 @@ def _setup_files(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, 
     model = learning(plan, start_model(plan, output), output)
     inner = unwrapped(model)
     # Not for the world's lines: they are short, and the embedded model is repeated bit for bit with whole masks.
-    if arguments.device.type != "cpu" or torch.get_num_threads() == 1:
-        # With several threads its sums differ in their last bits from run to run, and a resumed run must be the same.
-        inner.model.language_model.set_attn_implementation(PACKED)
+    inner.model.language_model.set_attn_implementation(PACKED)
     store = Store(output.parent / KEPT, round(plan.keep_gib * 2**30))
     choice = _settled(output, arguments, lambda: _choice(plan, trained, processor, inner, store, arguments))
     tower = tower_digest(inner.model, f"{arguments.bf16} {arguments.fp16}") if choice.keep == "features" else ""
