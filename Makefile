@@ -22,7 +22,7 @@ test-lmms-eval: $(LMMS_VENV)/.installed
 	$(LMMS_VENV)/bin/python -m pytest tests/evaluation/test_lmms_eval.py
 
 test-vllm: $(VLLM_VENV)/.installed
-	$(VLLM_VENV)/bin/python -m pytest -m "not slow" tests/model tests/inference
+	$(VLLM_VENV)/bin/python -m pytest -m "not slow" tests/model tests/inference tests/labelling/test_vllm_labels.py
 
 test-page: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"

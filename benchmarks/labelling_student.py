@@ -3,11 +3,11 @@
     python benchmarks/labelling_student.py --output benchmarks/results/labelling_student.json
 
 Videos of the world, whose captions are known, are labelled by `label` with the embedded model: once as it is, and once
-by drawing each word at a temperature of 1, which makes many mistakes. Students are trained by the recipe of stage 2, for
-the same number of steps: on the true captions, on all labels of either kind, and on the shares of them that have the
-highest confidence. All of them begin with the embedded model's tower and language model and a projection with random
-weights: a student can see and speak, and learns from its captions alone to say what it sees. The score is the share of
-unseen videos whose brief caption is right to the word; words right is the mean F1 of words.
+by drawing each word at a temperature of 1, which makes many mistakes. Students are trained by the recipe of stage 2,
+for the same number of steps: on the true captions, on all labels of either kind, and on the shares of them that have
+the highest confidence. All of them begin with the embedded model's tower and language model and a projection with
+random weights: a student can see and speak, and learns from its captions alone to say what it sees. The score is the
+share of unseen videos whose brief caption is right to the word; words right is the mean F1 of words.
 `--quick` takes a tenth of everything: to see that it runs.
 """
 

@@ -10,56 +10,19 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
 
 import torch
-from transformers import AutoTokenizer
 
 import minigpt4_video as mv
 from making import SUBTITLES, write_video
 from minigpt4_video.errors import ModelError, PlanError, UserError
 from minigpt4_video.inference.batching import BuiltIn, Question, Request
 from minigpt4_video.inference.vllm import VLLM
-from minigpt4_video.model import MiniGPT4VideoConfig, MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
-from minigpt4_video.model.chat_templates import CHATML_TEMPLATES, INSTRUCTION_TEMPLATES
-
-KINDS = {"llama": INSTRUCTION_TEMPLATES, "qwen2": CHATML_TEMPLATES}
+from vllm_models import KINDS, write_model
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def folder(request, random_model, tmp_path_factory) -> Path:
-    """A model with heads of a size that vLLM's kernels take."""
-    tokenizer = AutoTokenizer.from_pretrained(random_model)
-    config = MiniGPT4VideoConfig(
-        vision_config=mv.MiniGPT4VideoConfig.from_pretrained(random_model).vision_config,
-        text_config={
-            "model_type": request.param,
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "max_position_embeddings": 2048,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "pad_token_id": 0,
-        },
-    )
     made = tmp_path_factory.mktemp(request.param)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = MiniGPT4VideoForConditionalGeneration(config)
-        for parameter in model.parameters():
-            parameter.data = torch.randn_like(parameter) * 0.3
-    model.save_pretrained(made)
-    MiniGPT4VideoProcessor(
-        tokenizer,
-        chat_template=dict(KINDS[request.param]),
-        image_token_id=config.image_token_id,
-        tokens_per_frame=config.tokens_per_frame,
-        image_size=56,
-        frames=4,
-        window=700,
-        answer_reserve=16,
-    ).save_pretrained(made)
+    write_model(made, request.param, random_model)
     return made
 
 

@@ -114,6 +114,7 @@ def test_retrying_labels_what_failed_and_keeps_the_rest(mixed, tmp_path, random_
         {"max_new_tokens": 5},
         {"subtitles": "off"},
         {"temperature": 0.5},
+        {"vllm": Path("language-model")},
     ],
 )
 def test_going_on_with_other_settings_is_refused(mixed, tmp_path, random_model, change):
@@ -165,6 +166,17 @@ def test_the_command_labels_and_tells(mixed, tmp_path, random_model, command):
     status, out, err = command(*line, "--style", "tags")
     assert (status, out) == (2, "")
     assert "another requests" in err or "another" in err
+
+
+def test_an_engine_that_is_not_installed_is_told_of(mixed, tmp_path, random_model, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    line = ["label", mixed, "--output", tmp_path / "out", "--model", random_model, "--vllm", tmp_path / "llm"]
+
+    status, out, err = command(*line)
+
+    assert (status, out) == (2, "")
+    assert "vLLM cannot be used here" in err and "Traceback" not in err
+    assert not (tmp_path / "llm").exists()
 
 
 KILLED = """

@@ -96,6 +96,14 @@ def label(
         int | None,
         Option(min=1, help="Clips answered together [default: 1 on a processor, 8 on a GPU].", show_default=False),
     ] = None,
+    vllm: Annotated[
+        Path | None,
+        Option(
+            metavar="FOLDER",
+            help="Answer with vLLM, for which the language model is written to this folder.",
+            show_default=False,
+        ),
+    ] = None,
     max_failures: Annotated[float, Option(min=0, max=1, help="Stop where more than this share of clips fails.")] = 0.5,
     max_alike: Annotated[
         float, Option(min=0, max=1, help="Stop where more than this share of captions is the same.")
@@ -156,6 +164,7 @@ def label(
         device=device,
         dtype=dtype,
         quantize=quantize,
+        vllm=vllm,
         frames=frames,
         long=long,
         subtitles=subtitles,

@@ -30,6 +30,8 @@ from minigpt4_video.inference.video import Video
 
 DIGEST = "minigpt4_video_digest.txt"
 """Beside the weights of a language model: which ones they are."""
+USED = 0.9
+"""Share of a GPU's free memory that vLLM takes where it is not told another."""
 
 
 def write_language_model(model: Any, folder: Path) -> None:
@@ -110,7 +112,7 @@ class VLLM:
         write_language_model(chat.model, Path(folder))
         self.slots = chat.processor.window + chat.processor.window // 2
         """Tokens of a prompt with its answer."""
-        given = {
+        given: dict[str, Any] = {
             "max_model_len": self.slots,
             "dtype": str(chat.model.dtype).removeprefix("torch."),
             "skip_tokenizer_init": True,
@@ -118,6 +120,9 @@ class VLLM:
             "enable_prefix_caching": True,
             "disable_log_stats": True,
         }
+        if chat.model.device.type == "cuda":  # where our model has its place already
+            free, whole = torch.cuda.mem_get_info(chat.model.device)
+            given["gpu_memory_utilization"] = USED * free / whole
         self.llm = LLM(model=str(folder), **(given | options))
         self._numbers = count()
 
@@ -175,7 +180,7 @@ class VLLM:
         ids = torch.tensor([prompt.ids], device=self.chat.model.device)
         with torch.inference_mode():
             embeds = self.chat.model.model.place_frames(ids, frame_tokens)[0].cpu()
-        given = {
+        given: dict[str, Any] = {
             "prompt_embeds": embeds,
             # Penalties look at ids; without any they would see what an earlier prompt left in their place.
             "prompt_token_ids": [self.chat.processor.tokenizer.pad_token_id] * len(prompt.ids),

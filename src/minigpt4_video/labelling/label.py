@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from minigpt4_video.errors import LabellingError
-from minigpt4_video.inference.batching import BuiltIn
+from minigpt4_video.inference.batching import BuiltIn, Engine
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.loading import find_model, load_processor
 from minigpt4_video.inference.store import find_store
@@ -55,6 +55,8 @@ class Order:
     device: str = "auto"
     dtype: str = "auto"
     quantize: Literal["8bit", "4bit"] | None = None
+    vllm: Path | None = None
+    """Where the language model is, or is written to, with which vLLM answers; None is the built-in engine."""
     frames: int | None = None
     long: Long = "auto"
     """Of which clips questions are answered from the parts that they are about."""
@@ -169,7 +171,14 @@ def captioner(order: Order, settings: Settings) -> Captioner:
     chat = VideoChat.from_pretrained(order.model, order.device, order.dtype, quantize=order.quantize)
     together = order.together or (1 if chat.model.device.type == "cpu" else 8)
     agreement = None if order.agreement is None else Agreement(order.agreement, chat.model.device)
-    engine = BuiltIn(chat, rows=together, ahead=2 * order.readers)
+    ahead = 2 * order.readers
+    engine: Engine
+    if order.vllm is None:
+        engine = BuiltIn(chat, rows=together, ahead=ahead)
+    else:
+        from minigpt4_video.inference.vllm import VLLM
+
+        engine = VLLM(chat, order.vllm, ahead=ahead)
     films = Films(chat, BuiltIn(chat, rows=together), order.long, order.frames, find_store(), order.limits)
     return Captioner(chat, engine, settings, agreement, films)
 
@@ -206,6 +215,7 @@ def given(order: Order, folder: Path) -> Given:
         seed=order.seed,
         dtype=order.dtype,
         quantize=order.quantize,
+        engine="built-in" if order.vllm is None else "vLLM",
     )
 
 
