@@ -19,6 +19,7 @@ from vllm_models import write_model
 
 def test_labels_are_those_of_the_engine_that_is_built_in(random_model: Path, tmp_path: Path) -> None:
     write_model(tmp_path / "model", "llama", random_model)
+    (tmp_path / "videos").mkdir()
     for number in range(3):
         write_video(tmp_path / "videos" / f"{number}.mp4", seconds=1, rate=number + 2)
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
