@@ -9,9 +9,9 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_models import tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, LlamaConfig, LlamaForCausalLM
 
-from conftest import tiny_tokenizer
 from minigpt4_video.errors import CheckpointError
 from minigpt4_video.model.conversion import convert, read_checkpoint, verify
 from minigpt4_video.model.exporting import export

@@ -6,8 +6,8 @@ import numpy as np
 import peft
 import pytest
 import torch
+from tiny_models import REPOSITORY
 
-from conftest import REPOSITORY
 from minigpt4_video.model.presets import ORIGINAL_WINDOWS
 from minigpt4_video.training.optimization import WarmupCosine, parameter_groups
 

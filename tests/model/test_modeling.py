@@ -7,6 +7,7 @@ import numpy as np
 import peft
 import pytest
 import torch
+from tiny_models import TEXT_CONFIGS, tiny_config, tiny_model
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -14,7 +15,6 @@ from transformers import (
 )
 
 import minigpt4_video.model
-from conftest import TEXT_CONFIGS, tiny_config, tiny_model
 from minigpt4_video.errors import ModelError
 from minigpt4_video.model import MiniGPT4VideoConfig, MiniGPT4VideoForConditionalGeneration
 

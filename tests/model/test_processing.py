@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import tiny_model, tiny_tokenizer
 from transformers import AutoProcessor, pipeline
 
-from conftest import tiny_model, tiny_tokenizer
 from minigpt4_video.errors import ModelError, PlanError, UserError
 from minigpt4_video.media import Clip, read_clip
 from minigpt4_video.model import MiniGPT4VideoProcessor

@@ -7,9 +7,9 @@ import string
 import pytest
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
+from tiny_models import SHARED
 from transformers import AutoTokenizer
 
-from conftest import SHARED
 from minigpt4_video.errors import CheckpointError
 from minigpt4_video.model.tokenization import SAMPLE_TEXTS, build_tokenizer, load_tokenizer, original_ids
 
