@@ -69,6 +69,8 @@ class Bench:
         self.captioner = captioner(self.order(FOUR), self.settings(FOUR))
         self.texts = [asked.text for asked in FOUR]
         self.reference = Reference(self.chat)
+        self.used = 0.0
+        """Processor seconds of this process for the captioning of the last job."""
 
     def order(self, asked: tuple[Asked, ...], output: Path = Path()) -> Order:
         return Order(
@@ -85,9 +87,9 @@ class Bench:
 
         def engine(works: Iterator[Work]) -> Iterator[list[Label]]:
             nonlocal took
-            begun = time.perf_counter()
+            begun, used = time.perf_counter(), time.process_time()
             yield from labels_here(works, self.captioner, form, order.limits, readers)
-            took = time.perf_counter() - begun
+            took, self.used = time.perf_counter() - begun, time.process_time() - used
 
         with tempfile.TemporaryDirectory() as output:
             order = self.order(asked, Path(output))
@@ -153,16 +155,14 @@ def idle(bench: Bench) -> dict[str, Any]:
     """The share of its time that the model has nothing to do, with one process that reads beside it."""
     engine: Any = bench.captioner.engine
     engine.waited = 0.0
-    begun, used = time.perf_counter(), time.process_time()
     took = bench.labelled(FOUR)
-    computing = (time.process_time() - used) / (time.perf_counter() - begun)
     return {
         "clips": len(bench.files),
         "cores": len(os.sched_getaffinity(0)),
         "seconds": took,
         "clips_a_minute": 60 * len(bench.files) / took,
         "share_of_waiting": engine.waited / took,
-        "share_of_a_core_that_it_got": computing,
+        "share_of_a_core_that_it_got": bench.used / took,
     }
 
 
