@@ -12,7 +12,17 @@ from stand_in_captioner import ASKED, Told, killed, unloadable
 
 from minigpt4_video.errors import LabellingError
 from minigpt4_video.labelling.captioner import Settings
-from minigpt4_video.labelling.cluster import AT_ONCE, TRIES, Cluster, labels_on_ray
+from minigpt4_video.labelling.cluster import (
+    AT_ONCE,
+    TRIES,
+    Cluster,
+    _Clips,
+    _Flow,
+    _Hand,
+    _Pool,
+    _Underway,
+    labels_on_ray,
+)
 from minigpt4_video.labelling.label import Order, label
 from minigpt4_video.labelling.manifest import Row, Work
 from minigpt4_video.labelling.reading import Form
@@ -101,6 +111,29 @@ def test_of_clips_that_go_together_only_the_deadly_one_is_lost(here, video):
     labels = {one.video: one.status for of_clip in told(works(names, video), here, together=2) for one in of_clip}
 
     assert labels == {name: "error" if name == "deadly" else "success" for name in names}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_clip_is_not_blamed_for_what_died_while_it_waited(video, monkeypatch, order):
+    import ray
+    from ray.exceptions import RayActorError
+
+    def dead(ref):
+        raise RayActorError
+
+    monkeypatch.setattr(ray, "get", dead)
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    at, waiting = (_Clips([work]) for work in works(["at", "waiting"], video))
+    hand = _Hand(actor=None, has=[at, waiting], is_ready=True)
+    captions, reads = (_Pool(stage, None, (), 1) for stage in ("caption", "read"))
+    captions.hands = [hand]
+    flow = _Flow(iter(()), 1, captions, reads, SETTINGS)
+    flow.underway = {number: _Underway(captions, hand, clips) for number, clips in enumerate((at, waiting))}
+    assert [labels for number in order for labels in flow._took(number)] == []
+
+    tries = {clips.works[0].source.name: clips.tries for clips in flow.again}
+    assert tries == {"at": int(order == (0, 1)), "waiting": 0}
+    assert captions.hands == []
 
 
 @pytest.mark.slow
