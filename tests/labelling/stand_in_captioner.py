@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 
 from minigpt4_video.errors import LabellingError
@@ -25,6 +26,15 @@ class Told:
             label = Label.begun(work.rows[0], work.source, ASKED[0], "error" if error else "success")
             label.text, label.error = work.source.name, str(error or "")
             yield [label]
+
+
+class Slow(Told):
+    """Takes much longer than reading does."""
+
+    def label(self, readings: Iterable[Reading]) -> Iterator[list[Label]]:
+        for reading in readings:
+            time.sleep(1)
+            yield from super().label([reading])
 
 
 def unloadable() -> Told:
