@@ -112,9 +112,13 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         """
         pieces = text.split(IMAGE)
         ids: list[int] = list(self.tokenizer(pieces[0], add_special_tokens=add_special_tokens)["input_ids"])
+        between = {  # mostly the same between one frame and the next
+            piece: list(self.tokenizer(piece, add_special_tokens=False)["input_ids"])
+            for piece in dict.fromkeys(pieces[1:])
+        }
         for piece in pieces[1:]:
             ids += [self.image_token_id] * self.tokens_per_frame
-            ids += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
+            ids += between[piece]
         return ids
 
     def pixels(self, frames: Sequence[Frame]) -> torch.Tensor:
