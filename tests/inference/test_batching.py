@@ -83,10 +83,10 @@ def test_more_questions_than_a_row_holds_wait_for_others_to_leave(chat, videos, 
 
 
 def test_questions_of_equal_length_in_neighbouring_rows_are_read_in_one_pass(chat, monkeypatch):
-    board = Branches(chat.model, 5, 64)
+    board = Branches(chat.model, 6, 64)
     together = Round(board)
-    for row, (prefix, asked) in enumerate([([5] * 7, [6, 7]), ([5] * 9, [8, 9]), ([5] * 4, [6, 7, 8]), ([5], [6, 7])]):
-        board.begin(row, prefix)
+    for row, asked in {0: [6, 7], 1: [8, 9], 2: [6, 7, 8], 3: [6, 7], 5: [8, 9]}.items():
+        board.begin(row, [5] * (row + 1))
         together.waiting.append((row, chat.utterance(asked, Question("").settings(chat), None, 0.0)))
     passes = []
     extend = board.extend
@@ -98,8 +98,8 @@ def test_questions_of_equal_length_in_neighbouring_rows_are_read_in_one_pass(cha
     monkeypatch.setattr(board, "extend", watched)
     together.step()
 
-    assert passes == [[(0, 2), (1, 2)], [(2, 3)], [(3, 2)]]
-    assert len(together.speaking) == 4 and not together.waiting
+    assert passes == [[(0, 2), (1, 2)], [(2, 3)], [(3, 2)], [(5, 2)]]
+    assert len(together.speaking) == 5 and not together.waiting
 
 
 def test_memory_is_known_before_it_starts_and_is_all_that_is_taken(chat, videos, monkeypatch):
