@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from minigpt4_video.media import MediaError, find_subtitles, probe, read_clip, read_frames
-from minigpt4_video.media.pictures import Form, upright
+from minigpt4_video.media.pictures import Converters, Form, upright
 from minigpt4_video.media.probing import probe_beginning, rate_of
 from minigpt4_video.media.selection import Unreliable, read_selected
 from minigpt4_video.media.sources import _OneFile
@@ -79,7 +79,7 @@ def test_colours_of_a_range_that_does_not_exist_are_shown() -> None:
     """As a damaged header names it."""
     frame = av.VideoFrame.from_ndarray(numbered(37), format="rgb24").reformat(format="yuv420p")
     frame.color_range = 7
-    assert numbers_of(upright(frame, Path("clip.mp4"))[None]) == [37]
+    assert numbers_of(upright(frame, Path("clip.mp4"), Converters())[None]) == [37]
 
 
 def test_a_rate_of_ticks_is_not_taken_for_that_of_frames(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -166,12 +167,10 @@ def test_turning_is_known_where_a_frames_extras_cannot_be_listed(tmp_path: Path,
         frame = next(container.decode(video=0))
 
     class Refusing:
-        rotation = frame.rotation
-
         def reformat(self, *_: object, **__: object) -> None:
             raise ValueError("of a kind that is not known")
 
-    assert orientation_of(Refusing()) == orientation_of(frame)
+    assert orientation_of(frame, Refusing()) == orientation_of(frame, VideoReformatter())
 
 
 def test_size_is_the_bicubic_resize_of_the_whole_frame(long_gop: Path) -> None:
@@ -189,6 +188,18 @@ def test_a_picture_of_very_many_pixels_is_made_small_by_the_decoder(
     monkeypatch.setattr(pictures_module, "LARGEST_TWICE", 64 * 48 - 1)
     assert (read_clip(long_gop, 3, size=(28, 20)).frames == scaled).all()
     assert read_clip(long_gop, 3).frames.shape == (3, 48, 64, 3)
+
+
+def test_the_decoder_scales_each_frame_as_it_would_the_first(long_gop: Path) -> None:
+    """What it has set up for a frame serves the next, of whatever size that is."""
+    with open_media(long_gop) as container:
+        frames = [frame for frame, _ in zip(container.decode(video=0), range(3), strict=False)]
+    frames.insert(1, frames[0].reformat(40, 30))
+    form = Form((28, 20), "decoder")
+    made = [form.of_frame(frame, long_gop) for frame in frames]
+
+    expected = [frame.reformat(20, 28, "rgb24", interpolation="BICUBIC").to_ndarray() for frame in frames]
+    assert (np.stack(made) == np.stack(expected)).all()
 
 
 @pytest.mark.parametrize("rotation", [None, 90])

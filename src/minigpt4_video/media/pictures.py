@@ -1,12 +1,13 @@
 """Decoded frames to pictures as they are shown: upright, RGB, of the wanted size."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries
+from av.video.reformatter import ColorPrimaries, VideoReformatter
 from PIL import Image
 
 from minigpt4_video.errors import MediaError
@@ -26,18 +27,30 @@ LARGEST_TWICE = 2**25
 Frames = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
-class Form(NamedTuple):
-    """What is made of a decoded frame: a picture of its own size, or of another."""
+@dataclass(frozen=True)
+class Converters:
+    """What FFmpeg sets up for frames of one kind, which takes longer than a small picture does: kept for the next frame
+    of a reading. One thread at a time may use them.
+    """
+
+    pictures: VideoReformatter = field(default_factory=VideoReformatter)
+    extras: VideoReformatter = field(default_factory=VideoReformatter)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is made of the decoded frames of one reading: pictures of their own size, or of another."""
 
     size: tuple[int, int] | None = None
     scaler: Literal["pillow", "decoder"] = "pillow"
+    converters: Converters = field(default_factory=Converters, repr=False, compare=False)
 
     def of_frame(self, frame: av.VideoFrame, file: Path) -> Frames:
         is_huge = frame.width * frame.height > LARGEST_TWICE
         if self.size is not None and (self.scaler == "decoder" or is_huge):
-            picture = upright(frame, file, self.size)
+            picture = upright(frame, file, self.converters, self.size)
         else:
-            picture = self.of_picture(upright(frame, file))
+            picture = self.of_picture(upright(frame, file, self.converters))
         return to_ordinary_colours(picture, frame.color_trc, frame.color_primaries)
 
     def of_picture(self, picture: Frames) -> Frames:
@@ -81,15 +94,17 @@ class Orientation(NamedTuple):
         return frame[::-1] if self.up_down else frame
 
 
-def upright(frame: av.VideoFrame, file: Path, size: tuple[int, int] | None = None) -> Frames:
+def upright(frame: av.VideoFrame, file: Path, converters: Converters, size: tuple[int, int] | None = None) -> Frames:
     """A decoded frame upright, RGB, uint8 `(height, width, 3)`, scaled to `size` where that is given."""
-    orientation = orientation_of(frame)
+    orientation = orientation_of(frame, converters.extras)
     _name_convertible_colours(frame)
     try:
-        if size is not None:
+        if size is None:
+            made = converters.pictures.reformat(frame, format="rgb24")
+        else:
             height, width = reversed(size) if orientation.transposed else size
-            frame = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
-        return np.ascontiguousarray(orientation.apply(frame.to_ndarray(format="rgb24")))
+            made = converters.pictures.reformat(frame, width, height, "rgb24", interpolation="BICUBIC")
+        return np.ascontiguousarray(orientation.apply(np.asarray(made.to_ndarray(), np.uint8)))
     except DECODER_ERRORS as error:
         raise MediaError(
             f"{shown(file)} holds pictures in a form ({frame.format.name}) that cannot be shown; convert it to .mp4."
@@ -111,11 +126,12 @@ def resized(picture: Frames, size: tuple[int, int]) -> Frames:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def orientation_of(frame: av.VideoFrame) -> Orientation:
+def orientation_of(frame: av.VideoFrame, converter: VideoReformatter) -> Orientation:
     """From the display matrix, which takes x to (a, b) and y to (c, d); PyAV's own rotation misses mirroring."""
     try:
         # PyAV's list refers back to its frame, which memory then holds for long: a tiny copy's matrix does as well.
-        kinds = list(frame.reformat(8, 8, interpolation="POINT").side_data)
+        small: Any = converter.reformat(frame, 8, 8, interpolation="POINT")
+        kinds = list(small.side_data)
     except DECODER_ERRORS:  # PyAV refuses them all where it does not know one; its rotation is counter-clockwise
         quarters = round(frame.rotation / 90) % 4
         return (

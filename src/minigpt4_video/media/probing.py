@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
+from av.video.reformatter import VideoReformatter
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.animations import PICTURE_ERRORS, check_picture_size, is_webp, opened_webp
@@ -99,7 +100,7 @@ def _describe_webp(file: Path) -> VideoInfo:
 
 
 def _describe(container: av.container.InputContainer, stream: av.VideoStream, first: av.VideoFrame) -> VideoInfo:
-    orientation = orientation_of(first)
+    orientation = orientation_of(first, VideoReformatter())
     width, height = first.width, first.height
     fps = float(rate_of(stream))
     duration = _duration(container, stream, first)
