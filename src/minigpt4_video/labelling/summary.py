@@ -4,6 +4,7 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from minigpt4_video.errors import UserError
 from minigpt4_video.inference.report import data_url, document
 from minigpt4_video.inference.writing import write_whole
 from minigpt4_video.labelling.files import local_file
-from minigpt4_video.media import read_clip_guarded
+from minigpt4_video.media import Nursery, read_clip_guarded
 
 SHOWN = 8
 """Examples of each kind."""
@@ -153,9 +154,10 @@ def write_summary(summary: Summary, output: Path, title: str, facts: str, path_o
         "<h2>How sure the model was, as probability of a token</h2>", _table(told["probability_of_a_token"]),
         f"<p>{told['clips_that_look_like_an_earlier_one']} clips look like an earlier one.</p>",
     ]  # fmt: skip
-    for name, rows in examples:
-        figures = "\n".join(_figure(row, path_of(row["number"])) for row in rows)
-        body.append(f'<h2>{name}</h2><div class="grid">{figures or "<p class=facts>None.</p>"}</div>')
+    with closing(Nursery()) as nursery:
+        for name, rows in examples:
+            figures = "\n".join(_figure(row, path_of(row["number"]), nursery) for row in rows)
+            body.append(f'<h2>{name}</h2><div class="grid">{figures or "<p class=facts>None.</p>"}</div>')
     write_whole(output / "summary.html", document(title, "\n".join(body), STYLE).encode(errors="replace"))
 
 
@@ -171,13 +173,13 @@ def _table(counted: dict[str, Any]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def _figure(row: dict[str, Any], path: str) -> str:
+def _figure(row: dict[str, Any], path: str, nursery: Nursery) -> str:
     span = (
         "" if row["start"] is None else f", {row['start']:g} to {row['end'] if row['end'] is not None else 'the end'} s"
     )
     sure = "" if row["confidence"] is None else f" ({100 * np.exp(row['confidence']):.0f} % a token)"
     said = escape(row["text"]) or f'<span class="error">{escape(row["error"])}</span>'
-    picture = _thumbnail(row, path)
+    picture = _thumbnail(row, path, nursery)
     image = f'<img alt="a frame" src="{picture}">' if picture else ""
     return (
         f'<figure>{image}<figcaption dir="auto"><time>{escape(row["video"])}{span}</time><br>'
@@ -185,11 +187,11 @@ def _figure(row: dict[str, Any], path: str) -> str:
     )
 
 
-def _thumbnail(row: dict[str, Any], path: str) -> str:
+def _thumbnail(row: dict[str, Any], path: str, nursery: Nursery) -> str:
     """The middle frame as an address; "" where there is none to be had."""
     try:
         with local_file(path) as file:
-            clip = read_clip_guarded(file, 1, size=THUMBNAIL, start=row["start"], end=row["end"])
+            clip = read_clip_guarded(file, 1, size=THUMBNAIL, start=row["start"], end=row["end"], nursery=nursery)
         return data_url(clip.frames[0])
     except UserError:
         return ""

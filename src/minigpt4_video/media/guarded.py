@@ -138,12 +138,17 @@ def read_clip_guarded(
     end: float | None = None,
     scaler: Literal["pillow", "decoder"] = "pillow",
     limits: Limits | None = None,
+    nursery: Nursery | None = None,
 ) -> Clip:
     """As `read_clip`, in a child process. `size`, (height, width), is not to be left out: it bounds what comes back."""
     limits = limits or Limits()
     file = _check_frames(path, frames, limits)
     request = {"what": "clip", "frames": frames, "size": size, "rule": rule, "start": start, "end": end}
-    return _in_child(file, request | {"scaler": scaler}, limits, lambda told, data: _clip_of(told, data, frames, size))
+
+    def understood(told: dict[str, Any], data: bytes) -> Clip:
+        return _clip_of(told, data, frames, size)
+
+    return _in_child(file, request | {"scaler": scaler}, limits, understood, nursery)
 
 
 class Watched(NamedTuple):
