@@ -82,12 +82,12 @@ def test_more_questions_than_a_row_holds_wait_for_others_to_leave(chat, videos, 
     assert [answer.text for answer in reply.answers] == [alone(videos[2], question)[0] for question in questions]
 
 
-def test_questions_of_equal_length_in_neighbouring_rows_are_read_in_one_pass(chat, monkeypatch):
+def test_questions_of_near_rows_are_read_in_one_pass_unless_padding_would_take_longer(chat, monkeypatch):
     board = Branches(chat.model, 6, 64)
     together = Round(board)
-    for row, asked in {0: [6, 7], 1: [8, 9], 2: [6, 7, 8], 3: [6, 7], 5: [8, 9]}.items():
+    for row, length in {0: 2, 1: 2, 2: 40, 3: 3, 5: 40}.items():
         board.begin(row, [5] * (row + 1))
-        together.waiting.append((row, chat.utterance(asked, Question("").settings(chat), None, 0.0)))
+        together.waiting.append((row, chat.utterance([6] * length, Question("", 8).settings(chat), None, 0.0)))
     passes = []
     extend = board.extend
 
@@ -98,8 +98,26 @@ def test_questions_of_equal_length_in_neighbouring_rows_are_read_in_one_pass(cha
     monkeypatch.setattr(board, "extend", watched)
     together.step()
 
-    assert passes == [[(0, 2), (1, 2)], [(2, 3)], [(3, 2)], [(5, 2)]]
+    assert passes == [[(0, 2), (1, 2)], [(2, 40), (3, 3), (5, 40)]]
     assert len(together.speaking) == 5 and not together.waiting
+
+
+def test_videos_that_get_rows_at_once_are_read_in_one_pass(chat, videos, alone, monkeypatch):
+    passes = []
+    read = chat.model.model.language_model.forward
+
+    def watched(*given, **named):
+        if named["attention_mask"] is None and named["inputs_embeds"].shape[1] > 1:
+            passes.append(named["inputs_embeds"].shape[0])
+        return read(*given, **named)
+
+    opened = [chat.open(video) for video in videos[:3]]
+    expected = [alone(video, QUESTIONS[0])[0] for video in videos[:3]]
+    monkeypatch.setattr(chat.model.model.language_model, "forward", watched)
+    replies = list(BuiltIn(chat, rows=3).answer([Request(video, QUESTIONS[:1]) for video in opened]))
+
+    assert passes == [3]
+    assert [reply.answers[0].text for reply in replies] == expected
 
 
 def test_memory_is_known_before_it_starts_and_is_all_that_is_taken(chat, videos, monkeypatch):

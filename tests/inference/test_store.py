@@ -374,7 +374,7 @@ def test_a_second_process_neither_decodes_nor_encodes_nor_reads_the_video(store,
     from minigpt4_video.model.branches import Branches
 
     fresh = ask(random_model, subtitled, store)
-    for owner, name in ((chat, "read_clip"), (chat.VideoChat, "encode"), (Branches, "begin")):
+    for owner, name in ((chat, "read_clip"), (chat.VideoChat, "encode"), (Branches, "_begin")):
         monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("it was computed again"))
 
     assert ask(random_model, subtitled, store) == fresh

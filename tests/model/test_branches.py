@@ -1,13 +1,16 @@
 """Every branch behind a shared prefix is computed as if it were the only one."""
 
+import os
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from minigpt4_video.errors import ModelError
-from minigpt4_video.model.branches import Branches, Places, bytes_per_slot, lay_out, masks, visible
+from minigpt4_video.model import branches as branches_module
+from minigpt4_video.model.branches import Beginning, Branches, Places, bytes_per_slot, lay_out, masks, visible
 from minigpt4_video.model.configuration import MiniGPT4VideoConfig
 from minigpt4_video.model.modeling import MiniGPT4VideoForConditionalGeneration
 
@@ -146,6 +149,79 @@ def test_answers_of_several_videos_decoded_together_are_as_alone(model):
             board.end(1)
             films[1] = (film(model, 2, seed=9), frames(2, seed=9))
             board.begin(1, *films[1])
+
+
+@pytest.mark.parametrize(("most", "passes"), [(2048, [4]), (40, [2, 2]), (1, [1, 1, 1, 1])])
+def test_prefixes_read_together_are_as_alone(model, monkeypatch, most, passes):
+    """Of different lengths and numbers of frames, into rows that are no neighbours, in an order that is not theirs."""
+    monkeypatch.setattr(branches_module, "READ_TOGETHER", most)
+    films = {
+        4: (film(model, 1, seed=1), frames(1, seed=1)),
+        0: (film(model, 3, seed=2), frames(3, seed=2)),
+        2: (words(9, seed=3), None),
+        5: (film(model, 2, seed=4), frames(2, seed=4)),
+    }
+    board = Branches(model, rows=6, slots=60)
+    read, made = model.model.language_model.forward, []
+
+    def watched(*given, **named):
+        made.append(len(named["inputs_embeds"]))
+        return read(*given, **named)
+
+    monkeypatch.setattr(model.model.language_model, "forward", watched)
+    board.begin_all([Beginning(row, *one) for row, one in films.items()])
+    monkeypatch.undo()
+
+    assert made == passes and board.empty() == [1, 3]
+    for row, (prefix, shown) in films.items():
+        first, second = words(5, seed=row), words(1, seed=row + 10)
+        branch = board.branch(row, 6)
+        for asked, behind in ((first, first), (second, first + second)):
+            seen = board.extend([(branch, asked)])[0]
+            assert torch.allclose(seen, alone(model, prefix + behind, shown)[-1], atol=1e-5)
+
+
+def test_a_short_prefix_is_not_padded_to_a_long_one(model, monkeypatch):
+    read, made = model.model.language_model.forward, []
+
+    def watched(*given, **named):
+        made.append(tuple(named["inputs_embeds"].shape[:2]))
+        return read(*given, **named)
+
+    monkeypatch.setattr(model.model.language_model, "forward", watched)
+    board = Branches(model, rows=4, slots=120)
+    board.begin_all([Beginning(row, words(length, seed=row)) for row, length in enumerate((9, 100, 30, 40))])
+
+    assert made == [(2, 100), (2, 30)]
+
+
+def test_frames_do_not_go_to_another_video_that_lacks_some(model):
+    board = Branches(model, rows=2, slots=60)
+    wrong = [Beginning(0, film(model, 2, seed=1), frames(3)), Beginning(1, film(model, 2, seed=2), frames(1))]
+    with pytest.raises(ModelError, match="frame placeholders"):
+        board.begin_all(wrong)
+    assert board.empty() == [0, 1]
+
+
+def test_prefixes_for_a_row_that_is_taken_leave_the_others_empty(model):
+    board = Branches(model, rows=3, slots=60)
+    board.begin(1, words(9, seed=1))
+    with pytest.raises(ModelError, match="holds a prefix already"):
+        board.begin_all([Beginning(row, words(9, seed=row)) for row in range(3)])
+    assert board.empty() == [0, 2]
+
+
+def test_of_main_memory_only_what_is_used_is_taken(model):
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    board = Branches(model, rows=8, slots=50_000)
+    before = resident()
+    for row in range(8):
+        board.begin(row, words(20, seed=row))
+
+    assert board.memory > 100 * 2**20
+    assert resident() - before < board.memory / 4
 
 
 def test_a_branch_that_is_cut_back_goes_on_as_if_it_had_not_been_longer(model):

@@ -19,6 +19,7 @@ from minigpt4_video.errors import PlanError, UserError
 from minigpt4_video.inference.answer import Answer
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.prompts import Prompt
+from minigpt4_video.inference.shown import Reading, begin_all
 from minigpt4_video.inference.video import Video
 from minigpt4_video.inference.words import Round, Utterance, finished_answer
 from minigpt4_video.model.branches import Branches, bytes_per_slot
@@ -120,17 +121,20 @@ def opened(
     Videos that nobody has begun to decode when it is closed stay undecoded.
     """
 
-    def open_(request: Request) -> Video:
-        if isinstance(request.video, Video):
-            return request.video
-        if callable(request.video):
-            return request.video()
-        return chat.open(request.video, subtitles=request.subtitles, frames=request.frames)
+    def promised(request: Request) -> "Future[Video]":
+        video = request.video
+        if isinstance(video, Video):
+            there: Future[Video] = Future()
+            there.set_result(video)
+            return there
+        if callable(video):
+            return decoder.submit(video)
+        return decoder.submit(chat.open, video, subtitles=request.subtitles, frames=request.frames)
 
     coming: deque[Opening] = deque()
     try:
         for request in requests:
-            coming.append(Opening(request, decoder.submit(open_, request)))
+            coming.append(Opening(request, promised(request)))
             if len(coming) > ahead:
                 yield coming.popleft()
         while coming:
@@ -154,6 +158,7 @@ class _Asked(NamedTuple):
 
     number: int
     question: Question
+    settings: GenerationConfig
     prompt: Prompt
 
 
@@ -216,21 +221,24 @@ class _Work:
 
     def step(self) -> None:
         """Fill the empty rows, then find one token of every answer."""
+        seated: list[tuple[int, _Group]] = []
         for row in self.board.empty():
-            group = self._next_group()
+            group = self._next_group(is_idle=not (self.round or seated))
             if group is None:
                 break
-            self._sit(row, group)
+            seated.append((row, group))
+        if seated:
+            self._sit(seated)
         if not self.round:
             return
         with self.chat.lock:
             for one in self.round.step():
                 self._finish(one)
 
-    def _next_group(self) -> _Group | None:
-        """The next for a row; None at the end, or where its video is being decoded and there are answers to find."""
+    def _next_group(self, is_idle: bool) -> _Group | None:
+        """The next for a row; None at the end, or where its video is being decoded and there is something to do."""
         while not self.groups and (opening := self._opening) is not None:
-            if self.round and not opening.video.done():
+            if not is_idle and not opening.video.done():
                 return None
             pending = Pending(opening.request)
             self.order.append(pending)
@@ -252,28 +260,31 @@ class _Work:
         for number, asked in enumerate(pending.request.questions):
             question = Question(asked) if isinstance(asked, str) else asked
             prompt = video.question(question.text, question.max_new_tokens)
-            most = question.settings(self.chat).max_new_tokens
-            check_length(prompt, most, self.board.slots)
+            settings = question.settings(self.chat)
+            check_length(prompt, settings.max_new_tokens, self.board.slots)
             group = groups.setdefault(prompt.shows, _Group(pending, video, []))
-            group.asked.append(_Asked(number, question, prompt))
+            group.asked.append(_Asked(number, question, settings, prompt))
         return list(groups.values())
 
-    def _sit(self, row: int, group: _Group) -> None:
-        first = group.asked[0].prompt
+    def _sit(self, seated: Sequence[tuple[int, _Group]]) -> None:
+        """Read what groups are shown into their rows; their questions wait there."""
         with self.chat.lock:
             begun = perf_counter()
-            ids = group.video.shared([one.prompt for one in group.asked])
-            took = group.video.shown.begin(self.board, ids, first.plan.kept_frames, row)
-            group.video.save()
-            left = {}
-            for one in group.asked:
-                settings = one.question.settings(self.chat)
-                behind = one.prompt.ids[len(ids) :]
-                openings = one.question.openings
-                utterance = self.chat.utterance(behind, settings, one.question.seed, begun + took, openings)
-                left[utterance] = one
-                self.round.waiting.append((row, utterance))
-            self.seats[row] = _Seat(group, took, left)
+            readings = []
+            for row, group in seated:
+                ids = group.video.shared([one.prompt for one in group.asked])
+                readings.append(Reading(group.video.shown, ids, group.asked[0].prompt.plan.kept_frames, row))
+            frames_took = begin_all(self.board, readings)
+            for (row, group), reading, took in zip(seated, readings, frames_took, strict=True):
+                group.video.save()
+                left = {}
+                for one in group.asked:
+                    behind = one.prompt.ids[len(reading.ids) :]
+                    openings = one.question.openings
+                    utterance = self.chat.utterance(behind, one.settings, one.question.seed, begun + took, openings)
+                    left[utterance] = one
+                    self.round.waiting.append((row, utterance))
+                self.seats[row] = _Seat(group, took, left)
 
     def _finish(self, utterance: Utterance) -> None:
         assert utterance.branch is not None  # it has spoken

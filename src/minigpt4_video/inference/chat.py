@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from copy import copy, deepcopy
+from copy import copy
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -221,7 +221,7 @@ class VideoChat:
             raise UserError(f"the temperature is {temperature}; give 0, which always takes the likeliest word, or more")
         if seed is not None and not 0 <= seed < 2**63:
             raise UserError(f"the seed is {seed}; give a number from 0 to {2**63 - 1}")
-        settings = deepcopy(self.model.generation_config)
+        settings = copy(self.model.generation_config)  # whose parts are only replaced
         settings.max_length = None
         settings.max_new_tokens = max_new_tokens or self.processor.answer_reserve
         settings.num_beams = 1

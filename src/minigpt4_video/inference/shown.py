@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from minigpt4_video.inference.store import Store, array_digest, key
 from minigpt4_video.media import unique_frames
-from minigpt4_video.model.branches import Branches
+from minigpt4_video.model.branches import Beginning, Branches
 
 if TYPE_CHECKING:
     from minigpt4_video.inference.chat import VideoChat
@@ -55,19 +55,22 @@ class Shown:
 
     def begin(self, board: Branches, ids: list[int], frames: tuple[int, ...], row: int = 0) -> float:
         """Read a prefix into an empty row, or take it from the store; the seconds that frames took."""
-        # Where there is a GPU, reading it again is quicker than the disk.
-        name = self._prefix_key(ids, frames) if self.store and self.model.model.device.type == "cpu" else ""
-        if name and (kept := self._stored(name)) is not None:
-            layers = [(kept[f"{number}.keys"], kept[f"{number}.values"]) for number in range(len(kept) // 2)]
-            board.restore(row, layers)
-            return 0.0
-        begun = perf_counter()
-        frame_tokens = self.frame_tokens(frames)
-        took = perf_counter() - begun
-        board.begin(row, ids, frame_tokens)
-        if name:
-            self._later(name, lambda: _layers(board, row))
-        return took
+        return begin_all(board, [Reading(self, ids, frames, row)])[0]
+
+    def restore(self, reading: "Reading", board: Branches) -> bool:
+        """Take a prefix from the store, where it is there."""
+        name = self._prefix_name(reading)
+        kept = self._stored(name) if name else None
+        if kept is None:
+            return False
+        layers = [(kept[f"{number}.keys"], kept[f"{number}.values"]) for number in range(len(kept) // 2)]
+        board.restore(reading.row, layers)
+        return True
+
+    def has_begun(self, reading: "Reading", board: Branches) -> None:
+        """What was read is to go to the store."""
+        if name := self._prefix_name(reading):
+            self._later(name, lambda: _layers(board, reading.row))
 
     def save(self) -> None:
         """Write to the store what has been computed since the last time. Other videos can be asked meanwhile."""
@@ -81,8 +84,11 @@ class Shown:
         """Write none that has not been written yet: what was to be written would keep it in memory."""
         self._unsaved = {name: make for name, make in self._unsaved.items() if not name.startswith("prefix-")}
 
-    def _prefix_key(self, ids: list[int], frames: tuple[int, ...]) -> str:
-        return key("prefix", self._features_key, frames, ids)
+    def _prefix_name(self, reading: "Reading") -> str:
+        """Its key in the store; "" where it does not go there: on a GPU, reading it again is quicker than the disk."""
+        if self.store is None or self.model.model.device.type != "cpu":
+            return ""
+        return key("prefix", self._features_key, reading.frames, reading.ids)
 
     def _stored(self, name: str) -> dict[str, torch.Tensor] | None:
         return self.store.get(name) if self.store else None
@@ -90,6 +96,30 @@ class Shown:
     def _later(self, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> None:
         if self.store is not None:
             self._unsaved[name] = make
+
+
+class Reading(NamedTuple):
+    """A prefix for an empty row."""
+
+    shown: Shown
+    ids: list[int]
+    frames: tuple[int, ...]
+    row: int
+
+
+def begin_all(board: Branches, readings: Sequence[Reading]) -> list[float]:
+    """Read prefixes into empty rows, or take them from the store; for each the seconds that frames took."""
+    took = [0.0] * len(readings)
+    beginnings: dict[int, Beginning] = {}
+    for number, one in enumerate(readings):
+        if not one.shown.restore(one, board):
+            begun = perf_counter()
+            beginnings[number] = Beginning(one.row, one.ids, one.shown.frame_tokens(one.frames))
+            took[number] = perf_counter() - begun
+    board.begin_all(list(beginnings.values()))
+    for number in beginnings:
+        readings[number].shown.has_begun(readings[number], board)
+    return took
 
 
 def _layers(board: Branches, row: int) -> dict[str, torch.Tensor]:

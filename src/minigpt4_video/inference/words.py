@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from minigpt4_video.inference.answer import Answer, Evidence, Timings
-from minigpt4_video.model.branches import Branch, Branches
+from minigpt4_video.model.branches import A_PASS, Branch, Branches
 from minigpt4_video.planning import Plan
 
 
@@ -198,7 +198,7 @@ class Round:
         What has finished keeps its branch until it is made to leave.
         """
         speaking = self.speaking
-        for entering in _of_equal_length(self._admit()):
+        for entering in _of_like_length(self._admit()):
             self._read(entering)
             self.speaking = self.speaking + entering
             self.waiting = [(row, one) for row, one in self.waiting if one not in entering]
@@ -239,18 +239,21 @@ class Round:
             one.take(token, log_probability, others)
 
 
-def _of_equal_length(admitted: Mapping[int, list[Utterance]]) -> list[list[Utterance]]:
-    """The questions of rows, those of neighbouring rows together where they are equally long: beside others, or across
-    a row that has none, padding would be read too."""
+def _of_like_length(admitted: Mapping[int, list[Utterance]]) -> list[list[Utterance]]:
+    """The questions of rows, those of near rows together where they are of like length: a pass reads as many tokens in
+    each row from its first to its last, padding where there are none, which must not take longer than a further pass.
+    """
     passes: list[list[Utterance]] = []
-    before = (-1, -1)
+    first = widest = read = 0
     for row, ones in sorted(admitted.items()):
         width = sum(len(one.pending) for one in ones)
-        if before == (row - 1, width):
+        together = (row - first + 1) * max(widest, width)
+        if passes and together - read - width <= A_PASS:
             passes[-1] += ones
+            widest, read = max(widest, width), together
         else:
             passes.append(list(ones))
-        before = (row, width)
+            first, widest, read = row, width, width
     return passes
 
 

@@ -13,8 +13,8 @@ from minigpt4_video.media.pictures import Frames
 RATE = 4.0
 """Frames a second that are looked at: for cuts, and to choose among for the model."""
 CUT = 12
-"""Levels by which the middle pixel differs across a cut. A thing that comes or goes, or moves, changes fewer than half
-of the pixels, a cut nearly all."""
+"""Levels by which more than half of the pixels differ across a cut. A thing that comes or goes, or moves, changes fewer
+of them, a cut nearly all."""
 LOOKED_AT = 32
 """Pixels along a side of the picture that are compared."""
 
@@ -51,8 +51,8 @@ def pieces(stream: Iterable[tuple[float, Frames]], frames: int, cutting: Cutting
     held: list[tuple[float, Frames]] = []
     before: np.ndarray | None = None
     for time, picture in stream:
-        now = _middle_pixels(picture)
-        is_cut = before is not None and cutting.by == "cuts" and float(np.median(np.abs(now - before))) > CUT
+        now = _few_pixels(picture)
+        is_cut = before is not None and cutting.by == "cuts" and _differ(now, before)
         before = now
         if held and ((is_cut and time - held[0][0] >= cutting.least) or time - held[0][0] >= cutting.longest - 1e-6):
             yield _piece(held, time, frames, duration)
@@ -62,11 +62,16 @@ def pieces(stream: Iterable[tuple[float, Frames]], frames: int, cutting: Cutting
         yield _piece(held, max(duration, held[-1][0]), frames, duration)
 
 
-def _middle_pixels(picture: Frames) -> np.ndarray:
+def _few_pixels(picture: Frames) -> np.ndarray:
     """The picture in few grey pixels, (rows, columns) int16."""
     height, width, _ = picture.shape
-    some = picture[:: max(1, height // LOOKED_AT), :: max(1, width // LOOKED_AT)]
-    return np.asarray(some.mean(axis=2), np.int16)
+    some = picture[:: max(1, height // LOOKED_AT), :: max(1, width // LOOKED_AT)].astype(np.int16)
+    grey: np.ndarray = (some[..., 0] + some[..., 1] + some[..., 2]) // 3
+    return grey
+
+
+def _differ(now: np.ndarray, before: np.ndarray) -> bool:
+    return bool(2 * np.count_nonzero(np.abs(now - before) > CUT) > now.size)
 
 
 def _piece(held: list[tuple[float, Frames]], end: float, frames: int, duration: float) -> Piece:

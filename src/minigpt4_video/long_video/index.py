@@ -44,7 +44,7 @@ PROMPTS: tuple[tuple[Style, Language], ...] = (
 """What every clip is asked, behind one prefix: so that a question in either language finds it, and a thing that one
 description misses is in another."""
 
-ROWS = 16
+ROWS = 32
 """Clips that are described at once, where memory holds them."""
 
 T = TypeVar("T")

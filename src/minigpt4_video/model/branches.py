@@ -9,6 +9,9 @@ does not matter, so slots that a finished branch leaves are taken by the next on
 questions, or one new token of many answers, in one pass that goes over the prefix once.
 """
 
+import math
+import mmap
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -21,6 +24,11 @@ from minigpt4_video.errors import ModelError
 
 PACKED = "packed_branches"
 """How transformers knows `packed_attention`, which is sdpa here."""
+READ_TOGETHER = 2048
+"""Tokens of several prefixes that are read in one pass: a larger one is no quicker for each of them, but takes more
+memory."""
+A_PASS = 64
+"""Tokens that take about as long as a pass of its own: padding is worth as much."""
 NOWHERE = -1
 """The branch of padding and of empty slots, which nothing sees."""
 
@@ -116,9 +124,10 @@ def bytes_per_slot(text_config: Any, dtype: torch.dtype) -> int:
 class _Cursor:
     """Where the layers write in the coming pass, and how far they read."""
 
-    rows: slice
+    rows: slice | list[int]
+    """Neighbours, or, of prefixes, which see nothing but themselves, any."""
     slots: torch.Tensor | slice
-    """(rows, queries), or the same slots in each row."""
+    """(rows, queries), or, of prefixes, the same in each row."""
     read: int
     before: int
     """How many slots were full before; the library asks where it is given no mask."""
@@ -126,7 +135,7 @@ class _Cursor:
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values (rows, heads, slots + 1, head) of one layer; what padding brings goes to the last slot, which is
-    never read.
+    never read. In memory a slot's heads lie together, so that of a row only what is used is touched.
     """
 
     def __init__(self, cursor: _Cursor, rows: int, slots: int) -> None:
@@ -138,7 +147,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         # Zeros, because a masked slot takes part with weight 0, and 0 times what memory happens to hold may be NaN.
         self.keys, self.values = (
-            states.new_zeros(self.rows, states.shape[1], self.slots + 1, states.shape[3])
+            _zeros((self.rows, states.shape[1], self.slots + 1, states.shape[3]), states)
             for states in (key_states, value_states)
         )
         self.is_initialized = True
@@ -149,17 +158,16 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         rows, slots = self.cursor.rows, self.cursor.slots
-        if isinstance(slots, torch.Tensor):
-            slots = slots.to(key_states.device)  # where layers are spread over devices
+        pairs = ((self.keys, key_states), (self.values, value_states))
+        if isinstance(slots, slice):
+            for held, states in pairs:
+                held[rows, :, slots] = states
+            return key_states, value_states
+        slots = slots.to(key_states.device)  # where layers are spread over devices
         seen = []
-        for held, states in ((self.keys, key_states), (self.values, value_states)):
+        for held, states in pairs:
             part = held[rows]
-            if isinstance(slots, slice):
-                part[:, :, slots] = states
-            else:
-                part.transpose(1, 2)[torch.arange(len(slots), device=slots.device)[:, None], slots] = states.transpose(
-                    1, 2
-                )
+            part.transpose(1, 2)[torch.arange(len(slots), device=slots.device)[:, None], slots] = states.transpose(1, 2)
             seen.append(part[:, :, : self.cursor.read])
         return seen[0], seen[1]
 
@@ -167,7 +175,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         if self.is_initialized:
             for name in ("keys", "values"):
                 held = getattr(self, name)
-                larger = held.new_zeros(*held.shape[:2], slots + 1, held.shape[3])
+                larger = _zeros((*held.shape[:2], slots + 1, held.shape[3]), held)
                 larger[:, :, : self.slots] = held[:, :, : self.slots]
                 setattr(self, name, larger)
         self.slots = slots
@@ -180,6 +188,24 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_max_length(self) -> int:
         return self.slots
+
+
+def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Zeros (rows, heads, slots, head) of the kind and on the device of another tensor; of main memory they take only
+    what is used.
+    """
+    rows, heads, slots, head = shape
+    if like.device.type == "cpu":
+        # Not of zeros that are written: a row may have room for far more than it comes to hold.
+        size = math.prod(shape) * like.itemsize
+        if sys.platform == "win32":
+            pages = mmap.mmap(-1, size)
+        else:
+            pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        made = torch.frombuffer(pages, dtype=like.dtype).view(rows, slots, heads, head)
+    else:
+        made = like.new_zeros(rows, slots, heads, head)
+    return made.transpose(1, 2)
 
 
 @dataclass(eq=False)
@@ -195,6 +221,27 @@ class Branch:
 
     def __len__(self) -> int:
         return len(self.slots)
+
+
+class Beginning(NamedTuple):
+    """A prefix for an empty row."""
+
+    row: int
+    ids: Sequence[int]
+    frame_tokens: torch.Tensor | None = None
+    """(frames, tokens_per_frame, hidden), for the places of the placeholders."""
+
+
+def _of_like_length(beginnings: Sequence[Beginning]) -> list[list[Beginning]]:
+    """Those that are read in one pass, of `READ_TOGETHER` tokens at most."""
+    passes: list[list[Beginning]] = []
+    for one in sorted(beginnings, key=lambda one: -len(one.ids)):
+        width = len(passes[-1][0].ids) if passes else 0
+        if passes and width * (len(passes[-1]) + 1) <= READ_TOGETHER and width - len(one.ids) <= A_PASS:
+            passes[-1].append(one)
+        else:
+            passes.append([one])
+    return passes
 
 
 @dataclass
@@ -245,20 +292,43 @@ class Branches:
         """Rows without a prefix."""
         return [number for number, row in enumerate(self._rows) if row is None]
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def begin(self, row: int, ids: Sequence[int], frame_tokens: torch.Tensor | None = None) -> None:
-        """Read a prefix into an empty row. `frame_tokens` (frames, tokens_per_frame, hidden) take the places of the
-        placeholders. Raises ModelError where they are not as many, or the row does not hold the prefix.
+        """Read one prefix, as `begin_all` does."""
+        self.begin_all([Beginning(row, ids, frame_tokens)])
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def begin_all(self, beginnings: Sequence[Beginning]) -> None:
+        """Read prefixes into empty rows, those of like length in one pass.
+
+        Raises ModelError where the frame tokens of one are not as many as its placeholders, or its row does not hold
+        it; neither its pass nor those after it are read then.
         """
-        embeds = self.model.model.place_frames(torch.tensor([list(ids)], device=self.model.device), frame_tokens)
-        self._found(row, len(ids))
-        self._point(slice(row, row + 1), slice(0, len(ids)), read=len(ids), before=0)
-        positions = torch.arange(len(ids), device=self.model.device)[None]
+        for together in _of_like_length(beginnings):
+            self._begin(together)
+
+    def _begin(self, together: Sequence[Beginning]) -> None:
+        device = self.model.device
+        width = max(len(one.ids) for one in together)
+        # Behind a prefix, where no token of it looks.
+        ids = torch.tensor([[*one.ids, *[0] * (width - len(one.ids))] for one in together], device=device)
+        for line, one in zip(ids == self.model.config.image_token_id, together, strict=True):
+            tokens = 0 if one.frame_tokens is None else one.frame_tokens.shape[0] * one.frame_tokens.shape[1]
+            self.model.model.check_count(line[None], tokens)
+        frames = [one.frame_tokens for one in together if one.frame_tokens is not None]
+        embeds = self.model.model.place_frames(ids, torch.cat(frames) if frames else None)
+        rows = [one.row for one in together]
+        begun: list[int] = []
         try:
-            # Alone in its row, the prefix is an ordinary causal sequence, for which the library has faster kernels.
+            for one in together:
+                self._found(one.row, len(one.ids))
+                begun.append(one.row)
+            self._point(rows, slice(0, width), read=width, before=0)
+            positions = torch.arange(width, device=device).expand(len(rows), width)
+            # Alone in their rows, prefixes are ordinary causal sequences, for which the library has faster kernels.
             self._language_model(embeds, None, positions)
         except BaseException:  # an interruption too: a prefix read in part must not be taken for one
-            self.end(row)
+            for row in begun:
+                self.end(row)
             raise
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
@@ -266,7 +336,7 @@ class Branches:
         """Put back what `held` gave, into an empty row."""
         length = layers[0][0].shape[1]
         self._found(row, length)
-        self._point(slice(row, row + 1), slice(0, length), read=length, before=0)
+        self._point([row], slice(0, length), read=length, before=0)
         for number, (keys, values) in enumerate(layers):
             device = self._place(number)
             self._cache.update(keys[None].to(device), values[None].to(device), number)
@@ -408,7 +478,7 @@ class Branches:
             and getattr(self.text_config, "sliding_window", None) is None
         )
 
-    def _point(self, rows: slice, slots: torch.Tensor | slice, *, read: int, before: int) -> None:
+    def _point(self, rows: slice | list[int], slots: torch.Tensor | slice, *, read: int, before: int) -> None:
         cursor = self._cursor
         cursor.rows, cursor.slots, cursor.read, cursor.before = rows, slots, read, before
 

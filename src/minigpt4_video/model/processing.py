@@ -127,8 +127,7 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         Squashed to a square (bicubic, by Pillow), then ImageNet's mean and standard deviation: bit for bit the
         original's.
         """
-        size = (self.image_size, self.image_size)
-        small = np.stack([np.asarray(_picture(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames])
+        small = np.stack([_squashed(frame, self.image_size) for frame in frames])
         scaled = (
             torch.from_numpy(small).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
         )
@@ -150,6 +149,8 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         """The text with every control literal broken by a space, so that it can create no placeholder, turn or control
         token; what is no character (half of a surrogate pair, from a name or from JSON) becomes U+FFFD.
         """
+        if not text:  # as most frames' subtitles are
+            return text
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         literals = {IMAGE, VIDEO, FRAME_TAG, "</Img>", SUBTITLE_TAG, *CONTROL_LITERALS, *self._special_literals()}
         while found := [literal for literal in literals if len(literal) > 1 and literal in text]:
@@ -502,6 +503,13 @@ def _picture(frame: Frame) -> Image.Image:
             f"a frame must be a PIL image or RGB uint8 (height, width, 3), not {array.dtype} {tuple(array.shape)}"
         )
     return Image.fromarray(array)
+
+
+def _squashed(frame: Frame, size: int) -> np.ndarray:
+    """RGB uint8 (size, size, 3)."""
+    if isinstance(frame, np.ndarray) and frame.shape == (size, size, 3) and frame.dtype == np.uint8:
+        return frame
+    return np.asarray(_picture(frame).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def _still(part: Mapping[str, Any]) -> Frame:
