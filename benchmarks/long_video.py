@@ -47,6 +47,7 @@ ANSWERS = "answers.jsonl"
 SAMPLED = 45
 SIZES = 128, 480
 """Of films that the original's order of work is measured on, in pixels along a side."""
+TURNS = 5
 KEPT_MINUTES = 4.0
 """Of film that the original's order of work is measured on."""
 
@@ -83,7 +84,7 @@ def main() -> None:
         report["order_of_work"] = order_of_work()
         keep()
     for minutes in options.film:
-        held = report["films"].setdefault(f"{minutes:g}", {"index": {}})
+        held = report["films"].setdefault(f"{minutes:g}", {})
         answered: list[dict[str, Any]] = []
         seeds = [(seed, ("en", "zh")[seed % 2]) for seed in range(SEED, SEED + 2 * options.count)]
         for seed, language in seeds:
@@ -95,8 +96,8 @@ def main() -> None:
             (film,) = folder.glob("*.mp4")
             if "index" in options.only:
                 told = json.loads(child("index", film))
-                if told["newly_described"] or film.stem not in held["index"]:
-                    held["index"][film.stem] = told
+                if told["newly_described"] or film.stem not in held.get("index", {}):
+                    held.setdefault("index", {})[film.stem] = told
                 keep()
             if "visual" in options.only:
                 held.setdefault("visual", {})[film.stem] = visual(film)
@@ -306,7 +307,7 @@ def order_of_work() -> dict[str, Any]:
             took: dict[str, list[float]] = {"ours": [], "ours_with_vectors": [], "original": []}
             (film,) = write_films(folder / f"film-{size}", minutes=KEPT_MINUTES, seed=SEED, size=size)
             info, said = probe(film), find_said(film, probe(film))
-            for turn in range(3):
+            for turn in range(TURNS):
                 for way, vectors in (("ours", None), ("ours_with_vectors", encoder)):
                     begun = process_time()
                     place = folder / f"{way}-{size}-{turn}"
@@ -319,7 +320,7 @@ def order_of_work() -> dict[str, Any]:
                     told = described_alone(chat, shown, clip.cues, clip.start)
                     encoder.encode([f"{told}\n{clip.said}"])
                 took["original"].append(process_time() - begun)
-            middle = {way: sorted(seconds)[1] for way, seconds in took.items()}
+            middle = {way: sorted(seconds)[TURNS // 2] for way, seconds in took.items()}
             found[f"{size} x {size}"] = {
                 "minutes": KEPT_MINUTES,
                 "seconds": {way: round(seconds, 2) for way, seconds in middle.items()},
