@@ -81,9 +81,8 @@ class Row(NamedTuple):
 
 def make_tokenizer(count: int) -> PreTrainedTokenizerFast:
     """A token for each byte, and words that do not occur up to `count`."""
-    vocabulary = {
-        token: number for number, token in enumerate(["<unk>", "<s>", "</s>", *pre_tokenizers.ByteLevel.alphabet()])
-    }
+    pieces = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
     for number in range(len(vocabulary), count):
         vocabulary[f"word{number}"] = number
     words = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
