@@ -42,5 +42,7 @@ def test_what_is_encoded_once_stands_at_each_of_its_places(chat, blinking):
 
     tokens = opened.frame_tokens(range(8))
 
-    assert torch.equal(tokens, chat.encode(list(opened.footage.clip.frames)))
-    assert torch.equal(tokens[:2], tokens[6:]) and not torch.equal(tokens[0], tokens[1])
+    alone = chat.encode(list(opened.footage.clip.frames))
+    torch.testing.assert_close(tokens, alone, atol=1e-5, rtol=1e-5)  # of another batch, other roundings
+    assert torch.equal(tokens[:2], tokens[6:])
+    assert (tokens[0] - tokens[1]).abs().max() > 0.1
