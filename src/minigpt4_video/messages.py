@@ -11,6 +11,7 @@ A content is a text, or a list of parts:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from os import PathLike
 from typing import Any, TypeGuard
 
@@ -19,6 +20,8 @@ from minigpt4_video.errors import UserError
 Message = dict[str, Any]
 Part = dict[str, Any]
 
+LARGEST = 1e9
+"""Seconds that no video lasts."""
 ROLES = ("system", "user", "assistant")
 SOURCES = {"image": ("path", "url", "image"), "video": ("path", "url", "frames")}
 OPTIONS = {"image": (), "video": ("start", "end", "num_frames", "subtitles", "times")}
@@ -156,6 +159,8 @@ def _check_video_options(part: Mapping[str, Any], place: str) -> None:
             raise UserError(f"{place} has times without frames; times belong to frames that are given.")
         if not hasattr(times, "__len__") or len(times) != len(part["frames"]):
             raise UserError(f"{place} needs one time for each of its {len(part['frames'])} frames.")
+        if not all(map(_is_number, times)):
+            raise UserError(f"{place} has times that are no seconds; give a number for each frame.")
     _check_subtitles(part.get("subtitles"), place)
 
 
@@ -186,8 +191,9 @@ def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_number(value: object) -> TypeGuard[float]:
+    """Of seconds, or of any measure that is not beyond all reason."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(-LARGEST < value < LARGEST)  # type: ignore[operator]
 
 
 def _article(kind: str) -> str:

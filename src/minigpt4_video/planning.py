@@ -142,3 +142,11 @@ def _shorten(texts: tuple[str, ...], room: int, cost: Callable[[Sequence[str]], 
         else:
             too_many = middle
     return cut(fits) if fits else ("",) * len(texts)
+
+
+def too_many(asked: int, held: int, window: int) -> PlanError:
+    """What to raise where more frames are asked for by number than a context holds."""
+    return PlanError(
+        f"{asked} frames were asked for, but the context of {window} tokens holds {held} of them beside the question; "
+        f"ask for at most {held}"
+    )

@@ -10,6 +10,7 @@ import minigpt4_video as mv
 from making import write_video
 from minigpt4_video.inference import Stream
 from minigpt4_video.inference.chat import FRAMES_AT_ONCE
+from minigpt4_video.inference.likelihood import likelihoods
 from minigpt4_video.media import read_clip
 from minigpt4_video.model.branches import Branches
 
@@ -319,6 +320,37 @@ def test_settings_stored_with_the_weights_apply(chat, video, monkeypatch):
     monkeypatch.setattr(chat.model.generation_config, "repetition_penalty", 50.0)
 
     assert opened.ask("What happens?").text != plain
+
+
+@pytest.mark.parametrize("name", ["min_new_tokens", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"])
+def test_it_says_what_generate_says_under_settings_stored_with_the_weights(chat, video, monkeypatch, name):
+    opened = chat.open(video)
+    prepared = opened.footage.prepare(chat.processor, opened.footage.conversation("What happens?"))
+    inputs = chat.processor(text=prepared.text, images=[list(prepared.frames)], return_tensors="pt")
+    length = inputs["input_ids"].shape[1]
+    plain = chat.model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, length:].tolist()
+    settings = {"min_new_tokens": 6, "suppress_tokens": plain[1:3], "begin_suppress_tokens": plain[:1]}
+    settings |= {"bad_words_ids": [plain[:2], plain[3:4]]}
+    if name == "min_new_tokens":
+        monkeypatch.setattr(chat.model.generation_config, "eos_token_id", plain[2])
+    before = opened.ask("What happens?", max_new_tokens=8)
+    monkeypatch.setattr(chat.model.generation_config, name, settings[name])
+
+    made = chat.model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, length:]
+
+    answer = opened.ask("What happens?", max_new_tokens=8)
+    assert answer.text == chat.processor.tokenizer.decode(made, skip_special_tokens=True).strip() != before.text
+
+
+def test_a_conversation_with_a_file_has_its_subtitles_as_an_opened_video_has(chat, subtitled):
+    def asked(**more):
+        part = {"type": "video", "path": str(subtitled), **more}
+        return [{"role": "user", "content": [part, {"type": "text", "text": "What happens?"}]}]
+
+    assert chat.answer(asked()).text == chat.open(subtitled).ask("What happens?").text
+    assert chat.answer(asked(subtitles="off")).text == chat.open(subtitled, subtitles="off").ask("What happens?").text
+    with_words, without = (likelihoods(chat, asked(**more), ["yes"]) for more in ({}, {"subtitles": "off"}))
+    assert with_words != without and with_words == likelihoods(chat, asked(subtitles="auto"), ["yes"])
 
 
 def test_beams_stored_with_the_weights_do_not_keep_answers_from_streaming(chat, video, monkeypatch):

@@ -1,5 +1,6 @@
 """What is kept on disk gives the same answers as what is computed, or is not there."""
 
+import copy
 import errno
 import gc
 import logging
@@ -450,6 +451,23 @@ def test_weights_that_were_changed_in_memory_are_other_weights(store, random_mod
     else:
         chat.model.to(torch.bfloat16)
     assert chat.identity() != before
+
+
+def test_weights_in_memory_are_other_ones_where_their_configuration_is_another(store, random_model):
+    chat = mv.VideoChat.from_pretrained(random_model, device="cpu")
+    config = copy.deepcopy(chat.model.config)
+    config.text_config.rope_parameters = {"rope_type": "default", "rope_theta": 3.0}
+    turned = type(chat.model)(config).eval()
+    turned.load_state_dict(chat.model.state_dict())
+    known, other = (mv.VideoChat(model, chat.processor, "it", store=store) for model in (chat.model, turned))
+
+    assert known.identity() != other.identity()
+    assert mv.VideoChat(chat.model, chat.processor, "another name", store=store).identity() == known.identity()
+
+
+def test_the_same_weights_are_known_by_the_same_name_with_and_without_a_store(store, random_model):
+    with_store, without = (mv.VideoChat.from_pretrained(random_model, "cpu", store=one) for one in (store, None))
+    assert with_store.identity() == without.identity()
 
 
 def test_another_video_may_be_asked_while_one_is_written_to_the_store(store, random_model, subtitled, tmp_path):

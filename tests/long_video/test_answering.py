@@ -1,21 +1,25 @@
 """A film is indexed once, by whatever number of runs, and questions find their moments in it."""
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from minigpt4_video.data.world.films import write_films
 from minigpt4_video.errors import UserError
 from minigpt4_video.inference import VideoChat
 from minigpt4_video.inference.batching import Question
-from minigpt4_video.inference.footage import find_said
+from minigpt4_video.inference.footage import Said, find_said
 from minigpt4_video.long_video import index as indexing
 from minigpt4_video.long_video.answering import LongVideo, is_yes, moment_question
-from minigpt4_video.long_video.choosing import is_long, open_video, takes_clips
-from minigpt4_video.long_video.index import Settings, load_index, make_index
-from minigpt4_video.media import probe
+from minigpt4_video.long_video.choosing import index_video, is_long, open_video, takes_clips
+from minigpt4_video.long_video.index import Index, Indexed, Settings, load_index, make_index
+from minigpt4_video.long_video.sentences import Encoder
+from minigpt4_video.media import Cue, probe
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +86,21 @@ def test_every_way_answers_with_evidence(opened, film):
         assert answer.text == one["answer"]
         assert any(part.start <= one["moments"][0] <= part.end for part in answer.evidence)
     assert opened.ask(one["text"], "texts", max_new_tokens=4).evidence
+
+
+@pytest.mark.parametrize("words", [450, 2000])
+def test_texts_that_do_not_fit_are_left_out_or_shortened_and_told(opened, words):
+    texts = ["tea " * words, "a cat", "tea " * words, "a cat", "tea " * words]
+    clips = tuple(Indexed(5.0 * at, 5.0 * at + 5, (text,), ()) for at, text in enumerate(texts))
+    about = {"prompts": [["detailed", "en"]], "subtitles": ""}
+    video = LongVideo(opened.model, opened.path, opened.info, Index(about, clips))
+
+    answer = video.ask("Who likes tea?", "texts", max_new_tokens=4)
+
+    assert answer.plan.total <= answer.plan.window
+    assert answer.plan.total > answer.plan.window // 2
+    assert answer.plan.left_out and all("left out" in sentence for sentence in answer.plan.left_out)
+    assert len(answer.evidence) == (1 if words == 2000 else 2)
 
 
 def test_many_questions_are_answered_as_each_is_by_itself(opened, film):
@@ -168,6 +187,80 @@ def test_an_index_of_something_else_is_refused(chat, film, opened, video, tmp_pa
         load_index(folder)
 
 
+def test_a_text_with_any_character_can_be_gone_on_with(chat, video, tmp_path):
+    """Some of which end a line to `str.splitlines`, but not in the file."""
+    said = Said([Cue(0.2, 1.0, "one\u2028two\u0085three")], "given")
+    again = partial(make_index, chat, video, probe(video), said, tmp_path)
+
+    def stop(seconds: float, whole: float) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        again(progress=stop)
+
+    assert again().clips[0].cues == tuple(said.cues)
+
+
+def encoder(chat: VideoChat, folder: Path, width: int) -> Encoder:
+    """A sentence encoder with random weights."""
+    tokenizer = chat.processor.tokenizer
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="<pad>").save_pretrained(folder)
+    return Encoder(folder)
+
+
+def test_vectors_are_only_compared_with_those_of_the_same_encoder(chat, subtitled, tmp_path):
+    one, other, wide = (
+        encoder(chat, tmp_path / name, width) for name, width in (("one", 16), ("other", 16), ("wide", 32))
+    )
+    ask = partial(open_video, chat, subtitled, long="on", index=tmp_path / "index")
+    ask(encoder=one)
+    for wrong in (other, wide):
+        with pytest.raises(UserError, match="no sentence vectors by"):
+            ask(encoder=wrong)
+    assert ask(encoder=Encoder(shutil.copytree(tmp_path / "one", tmp_path / "moved"))).find("hello")
+
+    index_video(chat, subtitled, tmp_path / "index", encoder=wide)  # which makes vectors alone
+    assert ask(encoder=wide).index.vectors.shape[1] == 32
+    index_video(chat, subtitled, tmp_path / "without")
+    with pytest.raises(UserError, match="no sentence vectors by"):
+        ask(index=tmp_path / "without", encoder=one)
+
+
+def test_an_encoder_is_pooled_as_its_files_say_by_its_name_too(chat, tmp_path, monkeypatch):
+    encoder(chat, tmp_path / "cls", 16)
+    pooling = tmp_path / "cls" / "1_Pooling"
+    assert not Encoder(tmp_path / "cls")._takes_first
+    pooling.mkdir()
+    (pooling / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    assert Encoder(tmp_path / "cls")._takes_first
+
+    cached = tmp_path / "hub" / "models--some--cls"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(tmp_path / "cls", cached / "snapshots" / ("0" * 40))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert Encoder("some/cls")._takes_first
+
+
+def test_an_index_answers_with_the_subtitles_it_was_made_with_or_not_at_all(chat, subtitled, tmp_path):
+    ask = partial(open_video, chat, subtitled, long="on", index=tmp_path / "index")
+    other = tmp_path / "other.srt"
+    other.write_text("1\n00:00:00,000 --> 00:00:01,000\nsomething else\n")
+    assert ask(subtitles=subtitled.with_suffix(".srt")).find("hello")
+    assert ask(subtitles=subtitled.with_suffix(".srt"), encoding="utf-8").find("hello")
+    for wrong in ("off", other):
+        with pytest.raises(UserError, match="other subtitles"):
+            ask(subtitles=wrong)
+    with pytest.raises(UserError, match="nowhere"):
+        ask(subtitles=tmp_path / "nowhere.srt")
+
+
 def test_who_comes_second_waits_for_who_indexes_the_same(chat, video, tmp_path):
     said = find_said(video, probe(video))
     order = []
@@ -209,7 +302,24 @@ def test_what_counts_moments_is_asked_at_each(asked, each):
 
 @pytest.mark.parametrize(
     ("said", "yes"),
-    [("yes", True), ("Yes, there is.", True), ("no", False), ("有", True), ("没有", False), ("", False)],
+    [
+        ("yes", True),
+        ("Yes, there is.", True),
+        ("There is a dog.", True),
+        ("Now yes", True),
+        ("Yes, though it is not near.", True),
+        ("no", False),
+        ("There is no dog.", False),
+        ("I don't see a dog.", False),
+        ("The dog is not there.", False),
+        ("", False),
+        ("有", True),
+        ("是的，有一只狗。", True),
+        ("没有", False),
+        ("这里没有狗。", False),
+        ("并没有", False),
+        ("不是", False),
+    ],
 )
 def test_yes_is_told_from_no(said, yes):
     assert is_yes(said) is yes

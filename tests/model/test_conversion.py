@@ -277,6 +277,30 @@ def test_weights_of_an_odd_shape_are_refused(parts, key):
     parts.refused("do not fit each other .*size mismatch", state)
 
 
+@pytest.mark.parametrize(
+    ("key", "wrong", "reason"),
+    [
+        ("lora", torch.tensor(1.0), "no matrices"),
+        ("patch_embed.proj.weight", torch.zeros(7, 7), "patches and positions of the shapes"),
+        ("pos_embed", torch.zeros(7), "patches and positions of the shapes"),
+        (3, torch.zeros(7), "holds no state dict"),
+    ],
+)
+def test_weights_of_no_form_at_all_are_refused(parts, key, wrong, reason):
+    state, tower = official(), eva()
+    key = next(name for name in state if "lora_A" in name) if key == "lora" else key
+    (tower if key in tower else state)[key] = wrong
+    torch.save(tower, parts.vision)
+    parts.refused(reason, state)
+
+
+@pytest.mark.parametrize("alpha", [None, "x", [1]])
+def test_alpha_that_is_no_number_is_refused(parts, alpha):
+    told = parts.checkpoint(official(), config={"model": {"lora_alpha": alpha}})
+    with pytest.raises(CheckpointError, match="is no number"):
+        read_checkpoint(told)
+
+
 @pytest.mark.parametrize("heads", [0, 5, 64])
 def test_heads_that_do_not_divide_the_tower_are_refused(parts, heads):
     parts.refused(f"{WIDTH} wide cannot have {heads} heads", vision_heads=heads)

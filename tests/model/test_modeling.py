@@ -364,6 +364,32 @@ def test_configuration_tells_what_follows_from_it():
         MiniGPT4VideoConfig(vision_config={"image_size": 28, "patch_size": 7}, merge_size=3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "more", "reason"),
+    [
+        ("gemma2", {}, "final_logit_softcapping"),
+        ("cohere", {"eos_token_id": 1}, "logit_scale"),
+        ("granite", {"logits_scaling": 8.0}, "logits_scaling"),
+        ("gpt2", {}, "embeddings"),
+    ],
+)
+def test_language_models_whose_logits_would_be_wrong_are_refused(kind, more, reason):
+    config = tiny_config()
+    text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text |= {"model_type": kind, "vocab_size": 64, "num_key_value_heads": 2, **more}
+    with pytest.raises(ModelError, match=reason):
+        MiniGPT4VideoForConditionalGeneration(
+            MiniGPT4VideoConfig(vision_config=config.vision_config.to_dict(), text_config=text)
+        )
+
+
+def test_language_models_that_could_change_their_logits_but_do_not_are_taken():
+    text = TEXT_CONFIGS["llama"] | {"model_type": "granite", "logits_scaling": 1.0}
+    MiniGPT4VideoForConditionalGeneration(
+        MiniGPT4VideoConfig(vision_config=tiny_config().vision_config.to_dict(), text_config=text)
+    )
+
+
 @pytest.mark.parametrize("kind", sorted(TEXT_CONFIGS))
 def test_output_layer_is_tied_where_the_language_model_s_is(kind):
     model = tiny_model(kind)

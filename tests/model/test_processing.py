@@ -368,6 +368,12 @@ def test_two_videos_share_the_window(processor, frames):
     assert prepared.text.count("<ImageHere>") == first + second == len(prepared.frames)
 
 
+def test_more_frames_than_any_window_holds_are_refused_before_they_are_decoded(processor, video):
+    part = {"type": "video", "path": str(video), "num_frames": 10**12}
+    with pytest.raises(PlanError, match="ask for at most"):
+        processor.prepare([{"role": "user", "content": [part, {"type": "text", "text": "What?"}]}])
+
+
 def test_question_that_does_not_fit_is_refused(processor, frames):
     with pytest.raises(PlanError):
         processor.prepare(asked(frames[:1], text="long " * 100))

@@ -145,6 +145,7 @@ def chat(
                 ):
                     say(piece, end="")
                 say("")
+                _tell(conversation.left_out)
                 if not isinstance(conversation, Conversation):
                     _point_out(conversation.evidence)
             except UserError as error:
@@ -242,6 +243,11 @@ def _point_out(evidence: "Sequence[Evidence]") -> None:
         note(f"from {clock(one.start)} to {clock(one.end)} (score {one.score:.2f}): {one.text}")
 
 
+def _tell(left_out: Sequence[str]) -> None:
+    for sentence in left_out:
+        note(f"note: {sentence}")
+
+
 def _answer(
     taken: _Taken,
     question: str,
@@ -273,6 +279,8 @@ def _answer(
             )
         else:
             say("")
+            if answer.evidence:
+                _tell(answer.plan.left_out)
             _point_out(answer.evidence)
         if report is not None:
             _write_report(report, video, question, answer)
@@ -293,8 +301,11 @@ def _asked(
         return video.stream(question, way, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     plan = video.plan(question, max_new_tokens=max_new_tokens)
     _introduce(video)
-    for sentence in plan.left_out:
-        note(f"note: {sentence}")
+    if way != "auto":
+        note(
+            f"note: --way {way} is for videos of which clips are found; this one is shown whole (--long on finds clips)"
+        )
+    _tell(plan.left_out)
     return video.stream(question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
 
 

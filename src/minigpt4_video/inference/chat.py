@@ -30,7 +30,7 @@ from minigpt4_video.inference.transcripts import stored_words
 from minigpt4_video.inference.video import Video
 from minigpt4_video.inference.words import Choice, Round, Stream, Utterance, Words
 from minigpt4_video.media import Cue, Rule, read_clip
-from minigpt4_video.messages import Message, check_messages
+from minigpt4_video.messages import Message, Part, check_messages
 from minigpt4_video.model.branches import Branches
 from minigpt4_video.model.processing import IMAGE
 from minigpt4_video.planning import Plan
@@ -130,7 +130,10 @@ class VideoChat:
         return Video(self, footage)
 
     def answer(self, messages: Sequence[Message], **options: Any) -> Answer:
-        """The answer to any conversation; options are those of `Video.ask`."""
+        """The answer to any conversation; options are those of `Video.ask`.
+
+        Of a video that is a file, subtitles are found as `open` finds them, where its part does not say which.
+        """
         return self.stream(messages, **options).answer
 
     def stream(
@@ -141,10 +144,10 @@ class VideoChat:
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> Stream:
-        """The answer to any conversation, piece by piece."""
+        """The answer to any conversation, piece by piece, as `answer` takes it."""
         check_messages(messages)
         processor = self.with_reserve(max_new_tokens)
-        prepared = processor.prepare(messages)
+        prepared = processor.prepare(with_subtitles(messages))
         plan = prepared.plans[0] if prepared.plans else _plan_without_video(processor, prepared.text)
         settings = self.settings(max_new_tokens, temperature, seed)
         ids = processor.encode(prepared.text)
@@ -245,6 +248,19 @@ class VideoChat:
                 if (one := other()) is not None:
                     held -= one.memory
                     one.forget()
+
+
+def with_subtitles(messages: Sequence[Message]) -> list[Message]:
+    """The same conversation, in which a video that is a file and says nothing of subtitles has those that are found."""
+
+    def heard(part: Part) -> Part:
+        is_file = part["type"] == "video" and "path" in part
+        return {"subtitles": "auto", **part} if is_file else part
+
+    return [
+        message if isinstance(message["content"], str) else {**message, "content": list(map(heard, message["content"]))}
+        for message in messages
+    ]
 
 
 def _let_go(whole: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minigpt4_video.errors import MediaError, PlanError, UserError
+from minigpt4_video.errors import MediaError, UserError
 from minigpt4_video.instructions import CAPTION_STYLE
 from minigpt4_video.media import (
     Clip,
@@ -23,7 +23,7 @@ from minigpt4_video.media import (
     transcribe,
 )
 from minigpt4_video.messages import Message, question
-from minigpt4_video.planning import Plan
+from minigpt4_video.planning import Plan, too_many
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Footage:
         prepared = processor.prepare(self.fill(messages))
         plan: Plan = prepared.plans[0]
         if self.asked is not None and plan.frames < len(self.clip.frames):
-            raise _too_many(len(self.clip.frames), plan.frames, plan.window)
+            raise too_many(len(self.clip.frames), plan.frames, plan.window)
         return prepared
 
     def plan(self, processor: Any, text: str | None = None) -> Plan:
@@ -132,19 +132,12 @@ def take_footage(
     if frames is not None:
         most = (processor.window - processor.answer_reserve) // processor.tokens_per_frame
         if frames > most:
-            raise _too_many(frames, most, processor.window)
+            raise too_many(frames, most, processor.window)
     said = find_said(path, info, subtitles, subtitle_language, encoding, speech, listen)
     size = (processor.image_size, processor.image_size)
     clip = read(path, frames or processor.frames, start=start, end=end, size=size)
     cues = [cue for cue in said.cues if cue.end > (start or 0.0) and (end is None or cue.start < end)]
     return Footage(path, info, clip, align(cues, clip.times), said, frames)
-
-
-def _too_many(asked: int, held: int, window: int) -> PlanError:
-    return PlanError(
-        f"{asked} frames were asked for, but the context of {window} tokens holds {held} of them beside the question; "
-        f"ask for at most {held}"
-    )
 
 
 def find_said(

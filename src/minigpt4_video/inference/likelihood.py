@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from minigpt4_video.inference.chat import VideoChat
+from minigpt4_video.inference.chat import VideoChat, with_subtitles
 from minigpt4_video.messages import Message, check_messages
 from minigpt4_video.model.branches import Branches
 
@@ -26,7 +26,7 @@ def likelihoods(chat: VideoChat, messages: Sequence[Message], answers: Sequence[
     check_messages(messages)
     tokenizer = chat.processor.tokenizer
     wanted = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in answers]
-    prepared = chat.processor.prepare(messages)
+    prepared = chat.processor.prepare(with_subtitles(messages))
     ids = chat.processor.encode(prepared.text)
     with chat.lock, torch.inference_mode():
         frames = chat.encode(prepared.frames) if prepared.frames else None

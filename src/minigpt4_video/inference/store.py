@@ -214,11 +214,14 @@ class Weights:
         state = self._state()
         if self._known is not None and self._known[0] == state:
             return self._known[1]
-        if self._folder is None or store is None or state != self._loaded:
-            made = module_digest(self._model)
+        if self._folder is None or state != self._loaded:
+            # What is not among the weights, such as the base of the rotations, changes what they compute.
+            config = getattr(self._model, "config", None)
+            made = _hash([module_digest(self._model), config.to_json_string() if config else ""])
         else:
+            digest = store.digest if store else file_digest
             files = sorted(file for file in self._folder.rglob("*") if file.is_file())
-            made = _hash([(str(file.relative_to(self._folder)), store.digest(file)) for file in files])
+            made = _hash([(str(file.relative_to(self._folder)), digest(file)) for file in files])
         self._known = state, made
         return made
 

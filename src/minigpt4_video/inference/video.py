@@ -285,12 +285,15 @@ class Conversation:
     def __init__(self, video: Video) -> None:
         self.video = video
         self.messages: list[Message] = []
+        self.left_out: tuple[str, ...] = ()
+        """What did not fit beside the last question."""
 
     def stream(self, text: str, **options: Any) -> Iterator[str]:
         """The pieces of the next answer; it joins the conversation once it has been read to its end."""
         turn = {"role": "user", "content": [{"type": "text", "text": text}]}
         messages = [*self.messages, turn] if self.messages else self.video.footage.conversation(text)
         stream = self.video.continue_(messages, **options)
+        self.left_out = stream.plan.left_out
         try:
             yield from stream
         finally:

@@ -69,6 +69,13 @@ def _check_digest(folder: Path, digest: str) -> None:
         raise ModelError(f"{folder} does not hold this language model; remove it or name another folder")
 
 
+UNKNOWN: dict[str, Any] = {
+    "no_repeat_ngram_size": 0, "bad_words_ids": None, "sequence_bias": None, "suppress_tokens": [],
+    "begin_suppress_tokens": [], "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
+}  # fmt: skip
+"""Settings of generation that the built-in engine follows and vLLM has no form of, with the values that do nothing."""
+
+
 class _Planned(NamedTuple):
     """A question that vLLM has not been given yet."""
 
@@ -212,11 +219,12 @@ def sampling(settings: GenerationConfig, seed: int | None) -> Any:
     """vLLM's form of how to generate. Raises ModelError for what it does not know."""
     from vllm import SamplingParams
 
-    if settings.no_repeat_ngram_size:
-        raise ModelError(
-            f"vLLM does not know no_repeat_ngram_size ({settings.no_repeat_ngram_size}), which is stored with these "
-            "weights; take the engine that is built in"
-        )
+    for name, nothing in UNKNOWN.items():
+        if (value := getattr(settings, name)) not in (None, nothing):
+            raise ModelError(
+                f"vLLM is not told of {name} ({value}), which is stored with these weights; take the engine that is "
+                "built in"
+            )
     ends = settings.eos_token_id
     drawn = {}
     if settings.do_sample:
@@ -227,6 +235,7 @@ def sampling(settings: GenerationConfig, seed: int | None) -> Any:
         temperature=settings.temperature if settings.do_sample else 0.0,
         seed=seed if settings.do_sample else None,
         max_tokens=settings.max_new_tokens,
+        min_tokens=settings.min_new_tokens or 0,
         repetition_penalty=settings.repetition_penalty or 1.0,
         stop_token_ids=ends if isinstance(ends, list) else [] if ends is None else [ends],
         logprobs=0,

@@ -9,15 +9,22 @@ from unicodedata import east_asian_width
 
 import torch
 from transformers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
     GenerationConfig,
     LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
     MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from minigpt4_video.inference.answer import Answer, Evidence, Timings
@@ -32,13 +39,26 @@ class Choice:
     """
 
     def __init__(self, model: Any, settings: GenerationConfig, seed: int | None) -> None:
+        device = model.lm_head.weight.device
+        ends = settings.eos_token_id
         self.processors = LogitsProcessorList()
+        if settings.sequence_bias is not None:
+            self.processors.append(SequenceBiasLogitsProcessor(settings.sequence_bias))
         if settings.repetition_penalty not in (None, 1.0):
             self.processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
         if settings.no_repeat_ngram_size:
             self.processors.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
+        if settings.bad_words_ids is not None:
+            self.processors.append(NoBadWordsLogitsProcessor(settings.bad_words_ids, ends))
+        if settings.min_new_tokens and ends is not None:
+            self.processors.append(MinNewTokensLengthLogitsProcessor(0, settings.min_new_tokens, ends, device=device))
+        if settings.suppress_tokens:
+            self.processors.append(SuppressTokensLogitsProcessor(settings.suppress_tokens, device=device))
+        if settings.begin_suppress_tokens:
+            self.processors.append(
+                SuppressTokensAtBeginLogitsProcessor(settings.begin_suppress_tokens, 0, device=device)
+            )
         placeholder = model.config.image_token_id
-        device = model.lm_head.weight.device
         if placeholder < model.lm_head.out_features:
             self.processors.append(SuppressTokensLogitsProcessor([placeholder], device=device))
         self.generator = None
@@ -55,6 +75,12 @@ class Choice:
                 self.processors.append(TopPLogitsWarper(settings.top_p))
             if settings.min_p is not None:
                 self.processors.append(MinPLogitsWarper(settings.min_p))
+            if settings.typical_p is not None and settings.typical_p < 1:
+                self.processors.append(TypicalLogitsWarper(settings.typical_p))
+            if settings.epsilon_cutoff:
+                self.processors.append(EpsilonLogitsWarper(settings.epsilon_cutoff))
+            if settings.eta_cutoff:
+                self.processors.append(EtaLogitsWarper(settings.eta_cutoff, device=device))
 
     @property
     def takes_the_likeliest(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minigpt4_video.errors import PlanError
 from minigpt4_video.inference.answer import Answer, Evidence, Timings
 from minigpt4_video.inference.batching import BuiltIn, Engine, Question, Request
 from minigpt4_video.inference.chat import VideoChat
@@ -35,7 +36,10 @@ COUNTED = 256
 """How many clips are asked at most where something is counted, and `COUNTED_SHARE` of the best one's score that they
 must have: each is asked, so that one too many does no harm."""
 COUNTED_SHARE = 0.5
-NO = ("no", "没", "不", "否")
+YES = re.compile(r"yes\b|[是有对能会](?![没不])", re.IGNORECASE)
+"""How a yes begins, whatever comes after it."""
+NO = re.compile(r"\b(no|not|none|nothing|nobody|never|neither|nowhere|cannot|without)\b|n['’]t\b|[没不未无否]", re.I)
+"""What makes any other answer a no."""
 
 COUNTS = (
     (re.compile(r"how many times (.+)", re.IGNORECASE), "{}?"),
@@ -182,19 +186,32 @@ class LongVideo:
         return "\n".join(filter(None, (*(spoken or clip.descriptions)[:1], clip.said)))
 
     def _from_texts(self, question: str, passages: Sequence[Passage], **options: Any) -> Stream | Told:
-        """The best passages' texts, as many as fit the window, before the question."""
+        """The best passages' texts before the question, as many as fit the window; of one that does not, a part."""
         kept = sorted(passages, key=lambda one: -one.score)
+        letters: int | None = None
         while True:
             evidence = self.evidence(sorted(kept), question)
-            lines = [f"[{clock(one.start)} - {clock(one.end)}] {one.text}" for one in evidence]
+            lines = [f"[{clock(one.start)} - {clock(one.end)}] {one.text[:letters]}" for one in evidence]
             prompt = "\n".join([*lines, question])
             if self._complete is not None:
                 return self._elsewhere(prompt, evidence)
-            stream = self.model.stream([{"role": "user", "content": prompt}], **options)
-            if stream.plan.total <= stream.plan.window or not kept:
+            try:
+                stream = self.model.stream([{"role": "user", "content": prompt}], **options)
                 break
-            stream.close()
-            kept.pop()
+            except PlanError:
+                if len(kept) > 1:
+                    kept.pop()
+                elif kept and letters != 0:
+                    letters = (len(evidence[0].text) if letters is None else letters) * 3 // 4
+                else:
+                    raise
+        left_out = list(stream.plan.left_out)
+        if len(kept) < len(passages):
+            left_out.append(f"{len(passages) - len(kept)} of {len(passages)} passages were left out")
+        if letters is not None:
+            whole = len(evidence[0].text)
+            left_out.append(f"{whole - letters} of the passage's {whole} letters were left out")
+        stream.plan = replace(stream.plan, left_out=tuple(left_out))
         stream.evidence = evidence
         return stream
 
@@ -259,8 +276,8 @@ def moment_question(question: str) -> str | None:
 
 def is_yes(text: str) -> bool:
     """Whether an answer to a question of yes or no is yes, in English and Chinese."""
-    said = text.strip().lower()
-    return bool(said) and not said.startswith(NO)
+    said = text.strip()
+    return bool(said) and (YES.match(said) is not None or NO.search(said) is None)
 
 
 class LongConversation:
@@ -272,6 +289,8 @@ class LongConversation:
     def __init__(self, video: LongVideo) -> None:
         self.video = video
         self.messages: list[Message] = []
+        self.left_out: tuple[str, ...] = ()
+        """What did not fit beside the last question."""
         self._passages: list[Passage] = []
         self._question = ""
 
@@ -283,6 +302,7 @@ class LongConversation:
         turn = {"role": "user", "content": [{"type": "text", "text": text}]}
         messages = [*self.messages, turn] if self.messages else shown.footage.conversation(text)
         stream = shown.continue_(messages, **options)
+        self.left_out = stream.plan.left_out
         try:
             yield from stream
         finally:

@@ -11,12 +11,12 @@ from typing import Literal
 
 from minigpt4_video.errors import UserError
 from minigpt4_video.inference.chat import VideoChat
-from minigpt4_video.inference.footage import find_said
+from minigpt4_video.inference.footage import Said, find_said
 from minigpt4_video.inference.store import Store, file_digest
 from minigpt4_video.inference.transcripts import stored_words
 from minigpt4_video.inference.video import Video
 from minigpt4_video.long_video.answering import Complete, LongVideo
-from minigpt4_video.long_video.index import ABOUT, Index, Settings, index_key, load_index, make_index
+from minigpt4_video.long_video.index import ABOUT, Index, Settings, cues_between, index_key, load_index, make_index
 from minigpt4_video.long_video.sentences import Encoder
 from minigpt4_video.media import Cue, VideoInfo, probe
 
@@ -89,6 +89,16 @@ def open_video(
         found = load_index(index)  # described by whatever model: the words are what is searched
         if found.about["content"] != _content(chat, path):
             raise UserError(f"{index} is the index of another video than {path.name}; name the right one with --index")
+        if encoder is not None and not found.has_vectors_of(encoder):
+            raise UserError(
+                f"{index} has no sentence vectors by {encoder.name}; make them by the command that made the index with "
+                f"--sentences {encoder.name}, or leave --sentences away"
+            )
+        if subtitles != "auto" or subtitle_language or encoding or speech:
+            said = find_said(
+                path, info, subtitles, subtitle_language, encoding, speech, partial(stored_words, chat.store)
+            )
+            _check_said(found, said, index)
     else:
         found = index_video(
             chat, path, index, settings=settings, encoder=encoder, subtitles=subtitles,
@@ -132,6 +142,16 @@ def index_place(store: Store | None, key: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="minigpt4-video-index-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def _check_said(index: Index, said: Said, folder: Path) -> None:
+    """Raises UserError where an index was made with other subtitles than those that were asked for."""
+    if any(clip.cues != cues_between(said.cues, clip.start, clip.end) for clip in index.clips):
+        held = index.about["subtitles"] or "no subtitles"
+        raise UserError(
+            f"{folder} was made with {held}, not with {said.source or 'none'}; name another folder for an index with "
+            "other subtitles, or leave the options of subtitles and speech away"
+        )
 
 
 def _content(chat: VideoChat, path: Path) -> str:

@@ -97,6 +97,10 @@ class Index:
     def prompts(self) -> list[tuple[Style, Language]]:
         return [(style, language) for style, language in self.about["prompts"]]
 
+    def has_vectors_of(self, encoder: Encoder) -> bool:
+        """Whether its vectors are by this encoder; those of another cannot be compared with."""
+        return self.vectors is not None and self.about.get("encoder_digest") == encoder.digest
+
     def between(self, start: float, end: float) -> "Index":
         """The part of it that is about this part of the video; a clip that begins or ends beyond is cut off there."""
         held = [number for number, clip in enumerate(self.clips) if clip.start < end and clip.end > start]
@@ -160,12 +164,12 @@ def make_index(
         "format": FORMAT, "key": key, "video": path.name, "content": content, "duration": info.duration,
         "model": chat.name, "subtitles": said.source, "prompts": settings.prompts,
         "cutting": asdict(settings.cutting), "frames": settings.frames or chat.processor.frames,
-        "encoder": encoder.name if encoder else None,
+        "encoder": encoder.name if encoder else None, "encoder_digest": encoder.digest if encoder else None,
     }  # fmt: skip
     with _claimed(folder, key):
         if (folder / ABOUT).is_file():
             found = load_index(folder)
-            if encoder is None or found.about.get("encoder") == encoder.name:
+            if encoder is None or found.has_vectors_of(encoder):
                 return found
             index = Index(about, found.clips, encoder.encode([clip.text for clip in found.clips]))
         else:
@@ -295,7 +299,7 @@ def _finished_lines(file: Path, key: str) -> list[Indexed]:
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         os.truncate(file, len(whole))
-    return [_of_row(json.loads(line)) for line in whole.decode("utf-8").splitlines()[1:]]
+    return [_of_row(json.loads(line)) for line in whole.split(b"\n")[1:-1]]
 
 
 def _row(clip: Indexed) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from minigpt4_video.errors import ModelError
+from minigpt4_video.inference.store import module_digest
 
 Vectors = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
@@ -32,7 +34,12 @@ class Encoder:
             raise ModelError(
                 f"{name} cannot be loaded as a sentence encoder; name a folder with tokenizer, config.json and weights"
             ) from error
-        self._takes_first = _takes_first(Path(name))
+        self._takes_first = _takes_first(str(name))
+
+    @cached_property
+    def digest(self) -> str:
+        """Of its weights: encoders of other names may be the same, and of one name others."""
+        return module_digest(self._model)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """(texts, width) float32."""
@@ -51,9 +58,12 @@ class Encoder:
         return np.concatenate(parts)
 
 
-def _takes_first(folder: Path) -> bool:
+def _takes_first(name: str) -> bool:
+    from transformers.utils import cached_file
+
     try:
-        told = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        file = cached_file(name, "1_Pooling/config.json")
+        told = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    except (OSError, ValueError):  # it has none, or the hub cannot be asked
         return False
-    return bool(told.get("pooling_mode_cls_token"))
+    return isinstance(told, dict) and bool(told.get("pooling_mode_cls_token"))

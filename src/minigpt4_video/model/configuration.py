@@ -12,10 +12,11 @@ from transformers import CONFIG_MAPPING, AutoConfig, Blip2VisionConfig, Pretrain
 class MiniGPT4VideoConfig(PretrainedConfig):  # type: ignore[misc]
     """A vision tower, a linear projection and a causal language model.
 
-    `text_config` may be the configuration of any causal language model of transformers. `image_token_id` is the
-    placeholder that stands for one frame token in `input_ids`; it is never looked up in the embedding table, so it may
-    lie beyond the vocabulary (the default: the first id after it), where it can never be generated either. An untrained
-    tower begins with deviation 0.02, where transformers' own default of 1e-10 for this class would not train.
+    `text_config` may be the configuration of any causal language model of transformers whose logits are a matrix times
+    its last states, as in Llama, Mistral and Qwen; the model refuses others. `image_token_id` is the placeholder that
+    stands for one frame token in `input_ids`; it is never looked up in the embedding table, so it may lie beyond the
+    vocabulary (the default: the first id after it), where it can never be generated either. An untrained tower begins
+    with deviation 0.02, where transformers' own default of 1e-10 for this class would not train.
     """
 
     model_type = "minigpt4_video"

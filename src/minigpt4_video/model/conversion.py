@@ -290,7 +290,9 @@ def read_checkpoint(path: str | Path) -> Official:
     place = Path(path)
     loaded = _load(place, "a checkpoint", nested=True)
     weights, config = loaded.get("model", loaded), loaded.get("config")
-    if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in weights.items()
+    ):
         raise CheckpointError(f'{place} holds no state dict under "model"; give the .pth that the original saved')
     sides: dict[str, dict[str, torch.Tensor]] = {}
     projection: Tensors = {}
@@ -312,14 +314,20 @@ def read_checkpoint(path: str | Path) -> Official:
     halves = [module for module, pair in sides.items() if len(pair) != 2]
     if halves:
         raise CheckpointError(f"{place} has only one of the two LoRA matrices of {', '.join(_shortened(halves))}")
+    flat = [module for module, pair in sides.items() if any(side.ndim != 2 for side in pair.values())]
+    if flat:
+        raise CheckpointError(f"{place} has LoRA that are no matrices in {', '.join(_shortened(flat))}")
     pairs = {module: (pair["A"], pair["B"]) for module, pair in sides.items()}
     ranks = {a.shape[0] for a, _ in pairs.values()} | {b.shape[1] for _, b in pairs.values()}
     if len(ranks) != 1:
         raise CheckpointError(f"{place} mixes LoRA ranks {sorted(ranks)}; one rank is expected")
     settings = config.get("model") if isinstance(config, Mapping) else None
     settings = settings if isinstance(settings, Mapping) else {}
-    alpha = float(settings.get("lora_alpha", DEFAULT_ALPHA))
-    dropout = float(settings.get("lora_dropout", DEFAULT_DROPOUT))
+    try:
+        alpha = float(settings.get("lora_alpha", DEFAULT_ALPHA))
+        dropout = float(settings.get("lora_dropout", DEFAULT_DROPOUT))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{place} has a lora_alpha or lora_dropout that is no number") from error
     return Official(Lora(pairs, ranks.pop(), alpha, dropout), projection, tuple(unused))
 
 
@@ -343,6 +351,11 @@ def convert_vision(
         raise CheckpointError(
             f"{place} has {len(tower)} keys and {len(blocks)} blocks, without {', '.join(absent) or 'enough blocks'}; "
             "give EVA-CLIP's eva_vit_g.pth"
+        )
+    shapes = tower["patch_embed.proj.weight"].shape, tower["pos_embed"].shape
+    if [len(shape) for shape in shapes] != [4, 3]:
+        raise CheckpointError(
+            f"{place} has patches and positions of the shapes {shapes}; give EVA-CLIP's eva_vit_g.pth"
         )
     used = len(blocks) if len(blocks) == EVA_BLOCKS - 1 else len(blocks) - 1
     width, _, patch, _ = tower["patch_embed.proj.weight"].shape

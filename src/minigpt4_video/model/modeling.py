@@ -90,6 +90,21 @@ class MiniGPT4VideoPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         return bool(self.config.return_dict if return_dict is None else return_dict)
 
 
+CHANGES_LOGITS = {"final_logit_softcapping": None, "logit_scale": 1, "logits_scaling": 1, "lm_head_multiplier": 1}
+"""Settings of language models that change what their output layer gives, and the values that change nothing."""
+
+
+def check_language_model(text_config: Any) -> None:
+    """Raises ModelError for a language model that does more than read embeddings and end in a matrix of words."""
+    kind = text_config.model_type
+    for name, nothing in CHANGES_LOGITS.items():
+        if getattr(text_config, name, nothing) not in (None, nothing):
+            raise ModelError(
+                f"a language model of the kind {kind} changes its logits by {name}, which is not done here, so its "
+                "answers would be others; take one such as Llama, Mistral or Qwen"
+            )
+
+
 class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
     """Everything but the output layer."""
 
@@ -99,7 +114,14 @@ class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
         self.vision_tower = Blip2VisionModel(config.vision_config)
         self.vision_tower.post_layernorm.eps = LAYER_NORM_EPS
         self.multi_modal_projector = MiniGPT4VideoMultiModalProjector(config)
+        check_language_model(config.text_config)
         self.language_model = AutoModel.from_config(config.text_config)
+        if config.tie_word_embeddings and not hasattr(self.language_model, "embed_tokens"):
+            kind = self.language_model.config.model_type
+            raise ModelError(
+                f"a language model of the kind {kind} does not keep its embeddings where they can be tied to the "
+                "output layer; take one such as Llama, Mistral or Qwen"
+            )
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -160,7 +182,8 @@ class MiniGPT4VideoModel(MiniGPT4VideoPreTrainedModel):
         embeds: torch.Tensor = self.get_input_embeddings()(input_ids.masked_fill(is_frame, 0))
         if frame_tokens is None:
             return embeds
-        return embeds.masked_scatter(is_frame[..., None], frame_tokens.to(embeds.device, embeds.dtype))
+        here = is_frame.to(embeds.device)[..., None]  # where the embeddings lie on another device than the tower
+        return embeds.masked_scatter(here, frame_tokens.to(embeds.device, embeds.dtype))
 
     def check_count(self, is_frame: torch.Tensor, tokens: int) -> None:
         """Raises ModelError unless `is_frame` (batch, sequence) marks as many positions as there are frame tokens."""

@@ -309,7 +309,11 @@ class MiniGPT4VideoProcessor(ProcessorMixin):  # type: ignore[misc]
         clip: Clip | None = None
         if isinstance(source, (str, PathLike)):
             from minigpt4_video.media import read_clip
+            from minigpt4_video.planning import too_many
 
+            most = (self.window - self.answer_reserve) // self.tokens_per_frame
+            if number is not None and number > most:
+                raise too_many(number, most, self.window)
             clip = read_clip(
                 source,
                 number or self.frames,

@@ -68,6 +68,8 @@ def start_model(plan: Recipe, output: Path) -> MiniGPT4VideoForConditionalGenera
         raise RecipeError("[parts] must name a model, or vision and language")
     language_folder = find_part(output, plan.parts.language)
     language = AutoModelForCausalLM.from_pretrained(language_folder, dtype=kind)
+    if getattr(language.get_output_embeddings(), "bias", None) is not None:
+        raise RecipeError(f"the output layer of {plan.parts.language} has a bias, for which there is no place here")
     vision_config, vision_state = _vision(plan, output)
     config = MiniGPT4VideoConfig(vision_config=vision_config, text_config=language.config)
     config.dtype = kind
