@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -86,6 +87,47 @@ def test_every_way_answers_with_evidence(opened, film):
         assert answer.text == one["answer"]
         assert any(part.start <= one["moments"][0] <= part.end for part in answer.evidence)
     assert opened.ask(one["text"], "texts", max_new_tokens=4).evidence
+
+
+@pytest.mark.parametrize(
+    ("question", "apart"),
+    [
+        ("Where is the tea?", True),
+        ("茶在哪里？", True),
+        ("How many times is there tea?", True),
+        ("Where is the cup?", False),  # in one clip
+        ("Who likes tea first?", False),
+        ("What happens after the tea?", False),
+        ("谁先喝茶？", False),
+        ("Is there a zebra?", False),
+    ],
+)
+def test_clips_are_asked_one_by_one_where_one_of_several_is_meant(opened, question, apart):
+    texts = ["Anna likes tea. 茶", "a cup", "a dog", "Ben likes tea. 茶"]
+    clips = tuple(Indexed(5.0 * at, 5.0 * at + 5, (text,), ()) for at, text in enumerate(texts))
+    about = {"prompts": [["detailed", "en"]], "subtitles": ""}
+    video = LongVideo(opened.model, opened.path, opened.info, Index(about, clips))
+    assert video.asks_apart(question) is apart
+
+
+def test_of_several_clips_the_one_that_has_the_thing_answers(opened, film):
+    """The others were described with it wrongly."""
+    asked = [one for one in questions(film, "moment") if one["kind"] in ("event", "motion")]
+    right = together = 0
+    for one in asked:
+        at = next(n for n, clip in enumerate(opened.index.clips) if clip.start <= one["moments"][0] <= clip.end)
+        clips = list(opened.index.clips)
+        wrong = (at + 7) % len(clips)
+        clips[wrong] = replace(clips[wrong], descriptions=clips[at].descriptions)
+        video = LongVideo(opened.model, opened.path, opened.info, Index(opened.index.about, tuple(clips)))
+        if len(video.find(one["text"])) < 2:
+            continue
+        answer = video.ask(one["text"])
+        if answer.text == one["answer"]:
+            right += 1
+            assert [part.start for part in answer.evidence if part.start <= one["moments"][0] <= part.end]
+        together += video.ask(one["text"], "frames").text == one["answer"]
+    assert len(asked) > 5 and right >= 0.8 * len(asked) and right > together
 
 
 @pytest.mark.parametrize("words", [450, 2000])

@@ -47,6 +47,14 @@ COUNTS = (
 )
 """Questions that count moments, and the one to ask at each."""
 
+SEVERAL = re.compile(
+    r"\b(first|last|before|after|then|next|earl\w*|lat(er|est)|order|sequence|both|all|each|every|list|compare\w*|differ\w*"
+    r"|between|while|summar\w*|story|why|how)\b|先|最早|最后|之前|之后|以前|以后|然后|接着|顺序|都|各|每|哪些|列出|比较|区别|概括|总结|故事"
+    r"|为什么|如何|怎样",
+    re.IGNORECASE,
+)
+"""What asks about several moments together, such as their order. Any other question is about one of them."""
+
 Complete = Callable[[list[dict[str, str]]], str]
 """A language model elsewhere: messages of texts to an answer, as `data.endpoint.Endpoint.ask`."""
 
@@ -115,8 +123,8 @@ class LongVideo:
         return self.stream(question, way, **options).answer
 
     def stream(self, question: str, way: Way = "auto", **options: Any) -> Stream | Told:
-        """The pieces of an answer. "auto" is "map" for a question that begins with "How many times", else "frames"."""
-        if way == "map" or (way == "auto" and moment_question(question)):
+        """The pieces of an answer. "auto" is "map" where `asks_apart` says so, else "frames"."""
+        if way == "map" or (way == "auto" and self.asks_apart(question)):
             return Told(self._map(question, **options))
         passages = self.find(question)
         if way == "texts":
@@ -126,12 +134,18 @@ class LongVideo:
         stream.evidence = evidence
         return stream
 
+    def asks_apart(self, question: str) -> bool:
+        """Whether clips are asked one by one: to count moments, and where one of several clips must be the one that is
+        meant. Shown side by side, a thing that is in one of them alone seems to appear, or to go.
+        """
+        return bool(moment_question(question)) or (SEVERAL.search(question) is None and len(self.find(question)) > 1)
+
     def answer_all(self, questions: Sequence[Question]) -> list[Answer]:
         """An answer with its evidence to each question, as `ask` gives it, several at a time. Raises UserError."""
         answers: dict[int, Answer] = {}
         shown: dict[int, tuple[Evidence, ...]] = {}
         for number, one in enumerate(questions):
-            if moment_question(one.text):
+            if self.asks_apart(one.text):
                 options = one._asdict() | {"openings": ()}
                 answers[number] = self._map(options.pop("text"), **options)
             else:
@@ -223,19 +237,16 @@ class LongVideo:
         return Told(Answer(text, 0.0, self.show([]).plan(), Timings(0.0, took, took), evidence))
 
     def _map(self, question: str, **options: Any) -> Answer:
-        """Each clip asked by itself. Moments are counted by yes and no; of other answers, the one that is given with
-        the most certainty by the clips that match best.
+        """Each passage asked by itself. Moments are counted by clips that say yes; of other answers, the one that is
+        given with the most certainty by the passages that match best.
         """
         begun = perf_counter()
         counted = moment_question(question)
-        passages = [
-            Passage(number, number, score)
-            for number, score in (
-                self._retriever.clips(counted, COUNTED, COUNTED_SHARE)
-                if counted
-                else self._retriever.clips(question, CLIPS)
-            )
-        ]
+        if counted:
+            found = self._retriever.clips(counted, COUNTED, COUNTED_SHARE)
+            passages = [Passage(number, number, score) for number, score in found]
+        else:
+            passages = self.find(question)
         if not passages and not counted:
             return self.show([]).ask(question, **options)
         asked = Question(counted or question, **options)

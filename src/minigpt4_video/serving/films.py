@@ -23,7 +23,7 @@ from minigpt4_video.inference.footage import Footage, Said
 from minigpt4_video.inference.prompts import Prompt
 from minigpt4_video.inference.store import Store
 from minigpt4_video.inference.words import finished_answer
-from minigpt4_video.long_video.answering import LongVideo, moment_question
+from minigpt4_video.long_video.answering import LongVideo
 from minigpt4_video.long_video.choosing import Long, index_place, takes_clips
 from minigpt4_video.long_video.index import ABOUT, Settings, index_key, load_index, make_index
 from minigpt4_video.media import Clip
@@ -185,9 +185,9 @@ class Films:
             making.done.set_exception(failure)
 
 
-def counted(video: LongVideo, question: str, **options: Any) -> Answer | None:
-    """The answer to a question that counts moments, each of which is asked; None for any other question."""
-    return video.ask(question, **options) if moment_question(question) else None
+def asked_apart(video: LongVideo, question: str, **options: Any) -> Answer | None:
+    """The answer to a question for which clips are asked one by one; None for any other question."""
+    return video.ask(question, **options) if video.asks_apart(question) else None
 
 
 def _kept(path: Path, folder: Path) -> Path:
