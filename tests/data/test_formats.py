@@ -502,6 +502,38 @@ def test_a_video_is_found_whatever_its_suffix(suffix, tmp_path):
     assert rows[1].problem == "video is missing" and rows[1].detail == "w"
 
 
+@pytest.mark.parametrize("media", [None, ".", "../pics", "./"])
+def test_a_set_is_read_from_within_its_own_folder(media, tmp_path, monkeypatch):
+    pics = tmp_path / "pics"
+    (pics / "image").mkdir(parents=True)
+    (pics / "image" / "1.jpg").touch()
+    (pics / "a.mp4").touch()
+    rows = [{"image_id": name, "caption": "x"} for name in ("1", "../1", "../../../secret")]
+    write(pics / "filter_cap.json", rows)
+    write(pics / "cmd.json", [{"image_id": name, "caption": "x"} for name in ("a", "./a", "../pics/a", "image/../a")])
+    (tmp_path / "secret.jpg").touch()
+    monkeypatch.chdir(pics)
+    folder = None if media is None else Path(media)
+
+    shown = list(read("cc-sbu-align", Path("filter_cap.json"), media=folder))
+    videos = list(read("cmd", Path("cmd.json"), media=folder))
+
+    assert Path(next(media_parts(shown[0].messages))["path"]).is_file()
+    assert [row.problem for row in shown[1:]] == ["picture is missing", "names a file outside the media folder"]
+    assert len(records(videos)) == 4
+
+
+def test_a_folder_above_is_left_by_no_name(tmp_path, monkeypatch):
+    (tmp_path / "media" / "here").mkdir(parents=True)
+    (tmp_path / "secret.mp4").touch()
+    monkeypatch.chdir(tmp_path / "media" / "here")
+    set_ = write(tmp_path / "cmd.json", [{"image_id": "../secret", "caption": "x"}])
+
+    rows = list(read("cmd", set_, media=Path("..")))
+
+    assert [row.problem for row in rows] == ["names a file outside the media folder"]
+
+
 @pytest.mark.parametrize(
     ("name", "path", "media"),
     [("nothing", ".", None), ("cmd", "gone.json", None), ("cmd", "empty", None), ("cmd", "x.json", "gone")],

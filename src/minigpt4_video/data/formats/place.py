@@ -43,6 +43,7 @@ class Place:
         self.source = source
         self.path = path
         self.media = os.path.normpath(media)
+        self._inner = os.path.abspath(media).rstrip("/") + "/"
         self.look = look
         self.captions = captions
         self.subtitles = subtitles
@@ -104,7 +105,7 @@ class Place:
         if "/" not in name and name not in ("", ".", ".."):
             return f"{self.media}/{name}"
         path = os.path.normpath(os.path.join(self.media, name))
-        if not path.startswith(self.media.rstrip("/") + "/"):
+        if not os.path.abspath(path).startswith(self._inner):  # "." and ".." begin no path that lies within them
             raise Unusable("names a file outside the media folder", name)
         return path
 
