@@ -203,6 +203,56 @@ def test_other_settings_do_not_go_on_in_the_same_file(tmp_path):
             translate("videoinstruct-100k", set_, tmp_path / "mine.jsonl", endpoint(server))
 
 
+@pytest.mark.parametrize("output_is", ["deleted", "empty"])
+@pytest.mark.parametrize("model", ["some-model", "another"])
+def test_where_nothing_is_written_what_failed_earlier_is_tried_again(output_is, model, tmp_path):
+    set_, output = set_of(tmp_path, 4), tmp_path / "o.jsonl"
+    with serving(lambda text, number: "" if "2" in text else chinese(text)) as server:
+        translate("videoinstruct-100k", set_, output, endpoint(server))
+    assert (tmp_path / "o.failed.jsonl").exists()
+    if output_is == "deleted":
+        output.unlink()
+    else:
+        output.write_bytes(b"")
+
+    with serving(chinese) as server:
+        done = translate("videoinstruct-100k", set_, output, Endpoint(server.address, model))
+
+    assert (done.written, done.failed, done.resumed_at) == (4, 0, 0)
+    assert [row["source_row"] for row in lines(output)] == [0, 1, 2, 3]
+    assert not (tmp_path / "o.failed.jsonl").exists()
+
+
+def test_a_model_that_failed_everywhere_hides_nothing_from_the_next(tmp_path):
+    set_, output = set_of(tmp_path, 3), tmp_path / "o.jsonl"
+    with serving(lambda text, number: "") as server:
+        assert translate("videoinstruct-100k", set_, output, endpoint(server)).failed == 3
+    with serving(chinese) as server:
+        assert translate("videoinstruct-100k", set_, output, Endpoint(server.address, "another")).written == 3
+
+
+def test_rows_that_failed_before_stay_left_out_and_are_counted(command, tmp_path):
+    set_, output = set_of(tmp_path, 5), tmp_path / "o.jsonl"
+    arguments = ["data", "translate", "videoinstruct-100k", set_, "--output", output, "--model", "m", "--endpoint"]
+    with serving(lambda text, number: "" if "2" in text else chinese(text)) as server:
+        command(*arguments, server.address)
+        before = len(server.requests)
+        status, out, err = command(*arguments, server.address, "--json")
+
+    assert status == 0 and len(server.requests) == before
+    assert json.loads(out) == {"output": str(output), "written": 0, "failed": 0, "before": 5, "failed_before": 1}
+    assert "1 of the rows before failed" in err
+    assert [row["source_row"] for row in lines(tmp_path / "o.failed.jsonl")] == [2]
+
+
+def test_failures_of_somebody_else_are_not_touched(tmp_path):
+    (tmp_path / "o.failed.jsonl").write_text("mine\n")
+    with serving(chinese) as server, pytest.raises(DataError, match="is there already"):
+        translate("videoinstruct-100k", set_of(tmp_path, 1), tmp_path / "o.jsonl", endpoint(server))
+
+    assert (tmp_path / "o.failed.jsonl").read_text() == "mine\n"
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_what_may_pass_is_tried_again_later_and_later(status):
     with serving(lambda text, number: Reply(status) if number < 4 else "好") as server:

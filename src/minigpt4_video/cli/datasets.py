@@ -145,7 +145,7 @@ def translate(
     """Translate the texts of a set, keeping its names and shape. Texts are sent to the endpoint and nowhere else.
 
     Run it again to go on where it was interrupted. Rows in which a number, name or placeholder would be lost go to
-    FILE.failed.jsonl.
+    FILE.failed.jsonl, and are not tried again.
 
     \b
     minigpt4-video data translate videoinstruct-100k VideoInstruct100K.json --output zh.jsonl \\
@@ -167,6 +167,9 @@ def translate(
         progress=tell if sys.stderr.isatty() and not json else None,
     )
     if json:
-        say_json({"output": str(output), "written": done.written, "failed": done.failed, "before": done.resumed_at})
+        told = {"written": done.written, "failed": done.failed, "before": done.resumed_at}
+        say_json({"output": str(output), **told, "failed_before": done.failed_before})
     else:
         say(f"{done.written} rows written to {output}, {done.failed} failed, {done.resumed_at} done before")
+    if done.failed_before:
+        note(f"note: {done.failed_before} of the rows before failed and are left out; another --output tries all again")

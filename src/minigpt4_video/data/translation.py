@@ -79,6 +79,8 @@ class Progress:
     failed: int = 0
     resumed_at: int = 0
     """Rows that an earlier run had been through."""
+    failed_before: int = 0
+    """Those of them that failed. They are not tried again: the same model, asked the same, mostly says the same."""
 
 
 def translate(
@@ -92,7 +94,8 @@ def translate(
     progress: Callable[[Progress], None] | None = None,
 ) -> Progress:
     """Writes `output` as JSON lines with the rows of `path`, and what could not be translated beside it, as
-    `NAME.failed.jsonl`. Goes on where an earlier run stopped; `source_row` is a row's number in `path`, from 0.
+    `NAME.failed.jsonl`. Goes on where an earlier run stopped, and from the beginning where there is no `output` or
+    nothing in it; `source_row` is a row's number in `path`, from 0.
 
     Raises DataError, and EndpointError where the endpoint refuses: what was done until then is kept.
     """
@@ -100,9 +103,11 @@ def translate(
     if slots is None:
         raise DataError(f"there are no texts to translate in the format {name}; use one of {', '.join(TEXTS)}")
     failures = output.with_name(output.stem + ".failed.jsonl")
-    _check_settings(output, {"format": name, "file": path.name, "model": endpoint.model, "language": language})
-    begin = max(_next_row(output), _next_row(failures))
-    done = Progress(resumed_at=begin)
+    settings = {"format": name, "file": path.name, "model": endpoint.model, "language": language}
+    _check_settings(output, failures, settings)
+    (next_written, _), (next_failed, failed_before) = _behind(output), _behind(failures)
+    begin = max(next_written, next_failed)
+    done = Progress(resumed_at=begin, failed_before=failed_before)
     waiting: deque[tuple[int, Row, Future[dict[str, Any]]]] = deque()
 
     def finish(number: int, row: Row, future: "Future[dict[str, Any]]") -> None:
@@ -246,18 +251,20 @@ def lost(text: str, translation: str, language: Language) -> str:
 # ---- going on
 
 
-def _check_settings(output: Path, settings: dict[str, str]) -> None:
-    """Refuse to go on with other settings than those that the file was begun with."""
+def _check_settings(output: Path, failures: Path, settings: dict[str, str]) -> None:
+    """Refuse to go on with other settings than those that the file was begun with, or in files of somebody else. Where
+    nothing was written, what failed is forgotten: it may be that of rows which other settings would not lose, or lie
+    behind rows that were deleted."""
     note = output.with_name(output.name + ".settings.json")
     if not output.parent.is_dir():
         raise DataError(f"{output} cannot be written: the folder {output.parent} does not exist")
-    if output.exists() and output.stat().st_size:
+    begun = next((file for file in (output, failures) if file.exists() and file.stat().st_size), None)
+    if begun is not None:
         try:
             earlier = json.loads(note.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"{output} is there already and no translation that can go on; name another file"
-            ) from error
+            raise DataError(f"{begun} is there already and no translation that can go on; name another file") from error
+    if begun == output:
         for key, value in settings.items():
             if earlier.get(key) != value:
                 raise DataError(
@@ -265,14 +272,16 @@ def _check_settings(output: Path, settings: dict[str, str]) -> None:
                     "file"
                 )
     else:
+        failures.unlink(missing_ok=True)
         note.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _next_row(file: Path) -> int:
-    """The number of the row behind the last that is whole in a file; a broken last line is taken off."""
+def _behind(file: Path) -> tuple[int, int]:
+    """The number of the row behind the last that is whole in a file, and how many it has; a broken last line is taken
+    off."""
+    following = count = whole = 0
     if not file.exists():
-        return 0
-    following = whole = 0
+        return following, count
     with file.open("rb+") as opened:
         for line in opened:
             try:
@@ -282,9 +291,10 @@ def _next_row(file: Path) -> int:
             if not isinstance(number, int):
                 break
             following = max(following, number + 1)
+            count += 1
             whole += len(line)
         opened.truncate(whole)
-    return following
+    return following, count
 
 
 def _append(file: IO[str], row: dict[str, Any]) -> None:
