@@ -153,6 +153,30 @@ def test_names_are_words_with_a_capital_within_a_sentence():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("He met Anna\nBob left", ["Anna"]),
+        ("He met Anna, 5 times. Bob left", ["Anna"]),
+        ("He, (Anna) and_Bob", ["Anna", "Bob"]),
+        ("Anna", []),
+        ("5 Annas", ["Annas"]),
+        ("It was… \t Anna who saw Bob", ["Bob"]),
+    ],
+)
+def test_a_sentence_begins_behind_a_mark_or_a_line(text, found):
+    assert names(text) == found
+
+
+def test_a_long_text_is_compared_in_the_time_of_reading_it():
+    """Of 600 words, in half a minute where each word has all before it looked through for each other word."""
+    text = "They saw Anna and Bob there. " * 100 + "\n" * 50_000 + "Carl"
+    began = time.process_time()
+
+    assert lost(text, "Anna和Bob。" + "狗" * 9000, "zh") == ""
+    assert time.process_time() - began < 2
+
+
 def test_an_interrupted_run_goes_on_behind_its_last_whole_row(tmp_path):
     output, set_ = tmp_path / "o.jsonl", set_of(tmp_path, 6)
     with serving(chinese) as server:

@@ -180,7 +180,7 @@ def _request(text: str, kept: list[str], language: Language, problem: str) -> li
 NUMBER = re.compile(r"[0-9]+(?:[.,:][0-9]+)*")
 TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9_]*>")
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
-SENTENCE_END = re.compile(r"[.!?:;\"“”…\n]\s*$")
+SENTENCE_END = '.!?:;"“”…'
 NO_NAMES = {
     "I'm", "I'll", "I've", "I'd", "TV", "OK", "Mr", "Mrs", "Ms", "Dr", "English", "Chinese", "Christmas",
     "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday",
@@ -208,11 +208,13 @@ def numbers(text: str) -> list[str]:
 
 def names(text: str) -> list[str]:
     """Words in Latin letters with a capital that no sentence begins with."""
-    found = []
+    found, end = [], 0
     for match in WORD.finditer(text):
         word = match[0].removesuffix("'s").removesuffix("’s")
-        before = text[: match.start()].rstrip(" ")
-        begins = not before or SENTENCE_END.search(before + " ") is not None
+        between = text[end : match.start()]
+        marks = between.rstrip()
+        begins = "\n" in between[len(marks) :] or (marks[-1] in SENTENCE_END if marks else end == 0)
+        end = match.end()
         if word[0].isupper() and len(word) > 1 and not begins and word not in NO_NAMES and word.isascii():
             found.append(word)
     return found
@@ -235,10 +237,11 @@ def lost(text: str, translation: str, language: Language) -> str:
         written = sum(translation.count(letter) for letter in SMALL.get(number, ""))
         if there[number] + written < count:
             return f"the number {number} got lost"
-    for name in names(bare):
-        if name.lower() not in translation.lower():
+    kept, lowered = dict.fromkeys(names(bare)), translation.lower()
+    for name in kept:
+        if name.lower() not in lowered:
             return f"the name {name} got lost"
-    said = WORD.sub(lambda match: "" if match[0] in names(bare) else match[0], bare)
+    said = WORD.sub(lambda match: "" if match[0] in kept else match[0], bare)
     if language == "zh" and WORD.search(said) and not CHINESE.search(translation):
         return "it is not Chinese"
     if language == "en" and CHINESE.search(translation):
