@@ -13,6 +13,7 @@ from PIL import Image
 from data_sets import INTERNVID, SHAPES, VILA, Shape, panda, talk, write, write_tar
 from making import SUBTITLES
 from minigpt4_video.data.formats import FORMATS, read
+from minigpt4_video.data.formats.rows import Row, each
 from minigpt4_video.data.sample import Flaw, Record
 from minigpt4_video.errors import DataError
 from minigpt4_video.messages import check_messages, media_parts, text_of
@@ -196,6 +197,48 @@ def test_hd_vila_is_joined_with_captions(tmp_path):
         "caption is not a text",
         "a clip has no text",
     ]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", 10**400, "n" * 300])
+def test_captions_of_odd_names_are_flaws_of_their_rows(name, tmp_path):
+    odd = {**VILA, "clip": [{**VILA["clip"][0], "clip_id": name}]}
+    texts = write(
+        tmp_path / "captions.jsonl",
+        [{"clip_id": name, "caption": "x"}, {"clip_id": "QwErTyUiOp1.1.mp4", "caption": "A door closes."}],
+    )
+    good = {**VILA, "clip": VILA["clip"][1:]}
+    rows = list(read("hd-vila-100m", write(tmp_path / "h.jsonl", [good, odd, good]), texts=texts))
+
+    assert [said(row)[1] for row in records(rows) if row.id != name] == ["A door closes."] * 2
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, OverflowError, OSError, UnicodeEncodeError])
+def test_a_value_that_nobody_thought_of_is_a_flaw_of_its_row(error):
+    def convert(row: Row):
+        yield "first"
+        if row.where == "2":
+            raise error(*(("utf-8", "\x1b", 0, 1, "no\n") if error is UnicodeEncodeError else ("no\n",)))
+
+    made = list(each([Row("1", {}), Row("2", {}), Row("3", {})], convert))
+
+    assert made == ["first", "first", Flaw("2", "has a value that cannot be used", made[2].detail), "first"]
+    assert made[2].detail.startswith(error.__name__) and made[2].detail.isprintable()
+
+
+def test_what_is_wrong_with_a_set_is_no_flaw_of_a_row():
+    def convert(row: Row):
+        raise DataError("gone")
+
+    with pytest.raises(DataError):
+        list(each([Row("1", {})], convert))
+
+
+@pytest.mark.parametrize("deep", [200, 900, 5000])
+def test_lists_in_lists_are_a_flaw_however_deep(deep, tmp_path):
+    set_ = tmp_path / "c.jsonl"
+    set_.write_text(f'{{"image_id": "a", "caption": {"[" * deep + "]" * deep}}}\n{{"image_id": "b", "caption": "x"}}\n')
+
+    assert [type(row) for row in read("cmd", set_)] == [Flaw, Record]
 
 
 def test_llava_variants_say_what_they_mean(tmp_path):
@@ -545,8 +588,26 @@ def test_what_is_not_there_is_refused(name, path, media, tmp_path):
         list(read(name, tmp_path / path, media=tmp_path / media if media else None))
 
 
+ODD = st.sampled_from(
+    [
+        10**400,
+        -(10**400),
+        10**18,
+        "\ud800",
+        "half \udc00",
+        "n" * 300,
+        "a\0b",
+        "a\nb",
+        "..",
+        "/",
+        "<video>",
+        "1:2:3",
+        [[]],
+        {},
+    ]
+)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | ODD,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
@@ -571,9 +632,10 @@ def test_any_value_anywhere_is_a_record_or_one_flaw(shape, data, tmp_path):
     rows = list(read(shape.name, write(tmp_path / shape.file, [row])))
 
     assert len(flaws(rows)) <= 1 and rows
+    assert "has a value that cannot be used" not in [flaw.problem for flaw in flaws(rows)]
     for record in records(rows):
         check_messages(record.messages)
-        json.dumps(record).encode()
+        json.dumps(record, ensure_ascii=False).encode()
 
 
 @given(st.binary(max_size=300))

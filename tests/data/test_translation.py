@@ -177,6 +177,35 @@ def test_a_long_text_is_compared_in_the_time_of_reading_it():
     assert time.process_time() - began < 2
 
 
+def test_a_row_that_cannot_be_written_as_utf_8_is_translated_or_told(tmp_path):
+    rows = [
+        {"image_id": "0", "caption": "A dog.", "note": "half \ud83d"},
+        {"image_id": "1", "caption": "Half \ud83d a dog."},
+        {"image_id": "2", "caption": "A cat."},
+    ]
+    set_ = write(tmp_path / "c.jsonl", rows)
+    with serving(lambda text, number: "猫\ud83d。" if "cat" in text else chinese(text)) as server:
+        done = translate("cmd", set_, tmp_path / "o.jsonl", endpoint(server))
+
+    assert (done.written, done.failed) == (1, 2)
+    assert lines(tmp_path / "o.jsonl") == [{**rows[0], "caption": "译文。", "source_row": 0}]
+    failed = lines(tmp_path / "o.failed.jsonl")
+    assert [(row["source_row"], row["problem"]) for row in failed] == [
+        (1, "a text is not whole Unicode"),
+        (2, "translation is not usable"),
+    ]
+    assert not any("Half" in text for text in server.texts())
+
+
+def test_a_row_of_lists_in_lists_is_told_and_its_neighbours_are_translated(tmp_path):
+    deep = '{"image_id": "a", "caption": "x", "more": ' + "[" * 700 + "]" * 700 + "}"
+    set_ = write(tmp_path / "c.jsonl", [deep, {"image_id": "b", "caption": "A dog."}])
+    with serving(chinese) as server:
+        done = translate("cmd", set_, tmp_path / "o.jsonl", endpoint(server))
+
+    assert (done.written, done.failed) == (1, 1)
+
+
 def test_an_interrupted_run_goes_on_behind_its_last_whole_row(tmp_path):
     output, set_ = tmp_path / "o.jsonl", set_of(tmp_path, 6)
     with serving(chinese) as server:

@@ -18,7 +18,7 @@ from typing import IO, Any
 from minigpt4_video.data.endpoint import Endpoint
 from minigpt4_video.data.formats.clips import cell
 from minigpt4_video.data.formats.place import CHINESE
-from minigpt4_video.data.formats.rows import Row, Unusable, brief, table
+from minigpt4_video.data.formats.rows import Row, Unusable, brief, is_unicode, table
 from minigpt4_video.data.sample import Flaw
 from minigpt4_video.errors import DataError
 from minigpt4_video.instructions import Language
@@ -143,10 +143,16 @@ def translate(
 
 
 def _translated(row: Row, slots: Callable[[dict[str, Any]], Slots], endpoint: Endpoint, language: Language) -> Any:
-    values = copy.deepcopy(dict(row.values))
+    try:
+        values = copy.deepcopy(dict(row.values))
+    except RecursionError as error:
+        raise Unusable("has lists in lists in lists") from error
     found = slots(values)
     if not found:
         raise Unusable("has no text to translate")
+    for holder, key in found:
+        if not is_unicode(holder[key]):
+            raise Unusable("a text is not whole Unicode", holder[key])
     for holder, key in found:
         holder[key] = translated(holder[key], endpoint, language)
     if "language" in values:
@@ -229,6 +235,8 @@ def lost(text: str, translation: str, language: Language) -> str:
     """What is wrong with a translation, in words; "" where nothing is."""
     if not translation:
         return "it is empty"
+    if not is_unicode(translation):
+        return "it is not whole Unicode"
     if Counter(TAG.findall(text)) != Counter(TAG.findall(translation)):
         return f"the placeholders {', '.join(TAG.findall(text)) or '(none)'} are not the same"
     bare = TAG.sub("", text)
@@ -301,5 +309,6 @@ def _behind(file: Path) -> tuple[int, int]:
 
 
 def _append(file: IO[str], row: dict[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    line = json.dumps(row, ensure_ascii=False)
+    file.write((line if is_unicode(line) else json.dumps(row)) + "\n")
     file.flush()

@@ -2,16 +2,17 @@
 
 import ast
 import json
-import math
+import os
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from minigpt4_video.data.formats.place import SUBTITLE_SUFFIXES, Place, asked, captioned, drawn, language_of
-from minigpt4_video.data.formats.rows import Records, Row, Unusable, each, table, words
+from minigpt4_video.data.formats.rows import Records, Row, Unusable, brief, each, table, words
 from minigpt4_video.data.sample import Record
 from minigpt4_video.errors import MediaError
 from minigpt4_video.instructions import VIDEO_SPEECH
@@ -35,7 +36,7 @@ def seconds(value: object) -> float:
         if clock is not None:
             hours, minutes, rest = clock.groups()
             return int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", ".") if "," in rest else rest)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 and math.isfinite(value):
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max:
         return float(value)
     raise Unusable("is not a time", value)
 
@@ -174,12 +175,12 @@ def _vila_clips(row: Row) -> list[tuple[str, Any]]:
     clips = row.list("clip")
     if not all(isinstance(clip, dict) and isinstance(clip.get("clip_id"), str) for clip in clips):
         raise Unusable("a clip has no clip_id", clips)
-    return [(clip["clip_id"], clip.get("span")) for clip in clips]
+    return [(Row(row.where, clip).name("clip_id"), clip.get("span")) for clip in clips]
 
 
 def _cues_of(place: Place, name: str) -> list[Cue]:
     folder = Path(place.subtitles or place.media)
-    file = next((path for suffix in SUBTITLE_SUFFIXES if (path := folder / (name + suffix)).is_file()), None)
+    file = next((path for suffix in SUBTITLE_SUFFIXES if os.path.isfile(path := folder / (name + suffix))), None)
     if file is None or "/" in name:
         raise Unusable("has neither captions nor subtitles", name)
     try:
@@ -205,7 +206,7 @@ def _clips(place: Place, name: str, clips: list[tuple[str, Any, Any]]) -> Iterat
         except Unusable as reason:
             refused.append(reason)
     if refused:
-        detail = refused[0].detail
+        detail = brief(refused[0].detail)
         raise Unusable(refused[0].problem, f"{len(refused)} of {len(clips)} clips, the first: {detail}")
 
 

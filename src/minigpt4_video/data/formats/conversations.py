@@ -1,5 +1,6 @@
 """Sets of conversations about videos and pictures: LLaVA's form and its relatives."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -94,13 +95,20 @@ def _times(row: Row) -> tuple[tuple[float | None, float | None], dict[str, str]]
     meta = row.values.get("meta")
     if not isinstance(meta, dict):
         return (None, None), {}
-    numbers = Row(row.where, {str(number): value for number, value in enumerate(meta.get("split") or [])})
+    split = Row(row.where, meta).list("split") if meta.get("split") else []
+    numbers = Row(row.where, {str(number): value for number, value in enumerate(split)})
     start, end = numbers.number("0"), numbers.number("1")
     if (start or 0) < 0 or (end is not None and end <= (start or 0)):
-        raise Unusable("ends before it starts", meta.get("split"))
+        raise Unusable("ends before it starts", split)
     given = meta.get("token")
-    tokens = Row(row.where, given if isinstance(given, dict) else {})
-    return (start, end), {token: f"{tokens.number(token):g} s" for token in tokens.values}
+    times = Row(row.where, given if isinstance(given, dict) else {})
+    tokens = {}
+    for token in filter(TIME_TOKEN.fullmatch, times.values):
+        time = times.number(token)
+        if time is None:
+            raise Unusable(f"lacks {token}")
+        tokens[token] = f"{time:g} s"
+    return (start, end), tokens
 
 
 def _shown(place: Place, kind: str, name: str, start: float | None, end: float | None) -> Part:
@@ -165,7 +173,7 @@ def _listed_files(path: Path) -> Rows:
         if not isinstance(entry, dict) or not isinstance(entry.get("json_path"), str):
             raise DataError(f"{path} has an entry without a json_path: {brief(entry)}")
         file = path.parent / entry["json_path"]
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise DataError(f"{path} names {entry['json_path']}, which is not there; check json_path")
         yield from _sampled(file, str(entry.get("sampling_strategy", "all")), path)
 

@@ -100,8 +100,21 @@ def words(value: object, name: str) -> str:
     return value
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8, which half a pair of surrogates cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def each(rows: Iterable[Row | Flaw], convert: Callable[[Row], Iterable[Made]]) -> Iterator[Made | Flaw]:
-    """What is made of every row; a row that cannot be used, or not wholly, gives one flaw after those that it has."""
+    """What is made of every row; a row that cannot be used, or not wholly, gives one flaw after those that it has.
+
+    So does one with a value of a kind that its converter does not look for: strangers' rows are of more kinds than were
+    thought of, and the others are to be read.
+    """
     for row in rows:
         if isinstance(row, Flaw):
             yield row
@@ -110,11 +123,16 @@ def each(rows: Iterable[Row | Flaw], convert: Callable[[Row], Iterable[Made]]) -
             yield from convert(row)
         except Unusable as reason:
             yield Flaw(row.where, reason.problem, brief(reason.detail))
+        except (ValueError, TypeError, OverflowError, OSError) as error:
+            yield Flaw(row.where, "has a value that cannot be used", brief(f"{type(error).__name__}: {error}"))
 
 
 def brief(value: object) -> str:
     """A value as it can stand in a report of one line."""
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists in lists
+        text = f"a {type(value).__name__}"
     text = text.encode(errors="backslashreplace").decode()
     text = "".join(letter if letter.isprintable() else "?" for letter in text[: 4 * SHOWN])
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
