@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -271,6 +272,36 @@ def test_the_video_comes_before_the_question_on_whichever_side_it_was_written(tm
         video, text = row.messages[0]["content"]
         assert video["path"].endswith("v_abc.mp4")
         assert text["text"] == question
+
+
+@pytest.mark.parametrize(
+    ("question", "kinds", "texts"),
+    [
+        ("A <image>\n <video> B", ["text", "image", "video", "text"], ["A", "B"]),
+        (" A <image> B\t<video>\nC ", ["text", "image", "text", "video", "text"], [" A", "B", "C "]),
+        ("<video><image>\u2003C", ["video", "image", "text"], ["C"]),
+    ],
+)
+def test_media_stay_where_they_are_written_without_the_spaces_around_them(question, kinds, texts, tmp_path):
+    row = talk(question, "Yes.", "And <s0>?", "No.", image="a.jpg", video="b.mp4", meta={"token": {"<s0>": 3}})
+    record = next(read("llava", write(tmp_path / "a.json", [row])))
+    parts = record.messages[0]["content"]
+
+    assert [part["type"] for part in parts] == kinds
+    assert [part["text"] for part in parts if part["type"] == "text"] == texts
+    assert said(record)[2] == "And 3 s?"
+
+
+@pytest.mark.parametrize("more", [{}, {"image": "a.jpg"}, {"meta": {"token": {f"<s{n}>": n for n in range(1000)}}}])
+def test_a_question_of_many_spaces_and_times_is_read_as_fast_as_another(more, tmp_path):
+    """Half a megabyte, in less than a second; where each space has all behind it looked through, it takes hours."""
+    times = "".join(f"<s{n % 1000}>" for n in range(20_000))
+    question = "<image> x" * ("image" in more) + "a" + " " * 500_000 + "b <video>" + times
+    set_ = write(tmp_path / "a.jsonl", [talk(question, "Yes.", video="b.mp4", **more)])
+    began = time.process_time()
+
+    assert [type(row) for row in read("llava", set_)] == [Record]
+    assert time.process_time() - began < 5
 
 
 def test_a_folder_of_files_is_one_set(tmp_path):

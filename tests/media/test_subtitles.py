@@ -558,6 +558,7 @@ EVENT = "Dialogue: 0,0:00:01.00,0:00:02.00,A,,0,0,0,,"
     [
         "WEBVTT\n\n" + FIRST + "<v " * 50_000,
         "WEBVTT\n\n" + FIRST + "<v.a" * 50_000,
+        "WEBVTT\n\n" + FIRST + "<v" + " " * 100_000 + "word",
         FIRST + "{\\" * 100_000,
         FIRST + "{y:" * 100_000,
         EVENT + "{" * 100_000,
@@ -565,7 +566,7 @@ EVENT = "Dialogue: 0,0:00:01.00,0:00:02.00,A,,0,0,0,,"
         FIRST + "word\n" + "\r" * 400_000 + "word",
         FIRST + "ab\n" * 30_000 + "c\n\n" + FIRST.replace("02", "03").replace("01", "02") + "ab\n" * 30_000 + "d\n",
     ],
-    ids=["voices", "classes", "overrides", "controls", "blocks", "drawings", "returns", "rolling"],
+    ids=["voices", "classes", "spaces", "overrides", "controls", "blocks", "drawings", "returns", "rolling"],
 )
 def test_no_text_takes_longer_than_its_length_accounts_for(tmp_path: Path, text: str) -> None:
     path = written(tmp_path, text)

@@ -17,7 +17,7 @@ ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
     "system": "system",
 }  # fmt: skip
-PLACEHOLDER = re.compile(r"\s*<(video|image)>\s*")
+PLACEHOLDER = re.compile(r"<(video|image)>")
 TIME_TOKEN = re.compile(r"<[se][0-9]{1,3}>")
 LARGEST_LIST = 2**20
 STRATEGY = re.compile(r"(first|end|random):([0-9]{1,9}(?:\.[0-9]{1,6})?)(%?)")
@@ -38,8 +38,8 @@ def _conversation(place: Place, row: Row) -> Iterator[Record]:
     shown = [(kind, _shown(place, kind, name, *times)) for kind, name in names]
     messages: list[Message] = []
     for role, text in _with_media_first(turns, shown):
-        for token in TIME_TOKEN.findall(text) if tokens else ():
-            text = text.replace(token, tokens.get(token, token))
+        if tokens:
+            text = TIME_TOKEN.sub(lambda token: tokens.get(token[0], token[0]), text)
         expected = "assistant" if messages and messages[-1]["role"] == "user" else "user"
         if role == "system":
             if messages:
@@ -129,8 +129,8 @@ def _with_media_first(turns: list[tuple[str, str]], shown: list[tuple[str, Part]
         return turns
     moved = []
     for number, (role, text) in enumerate(turns):
-        if role == "user" and (rest := PLACEHOLDER.sub("\n", text)) != text:
-            text = "<video>" * len(shown) + rest.strip()
+        if role == "user" and PLACEHOLDER.search(text):
+            text = "<video>" * len(shown) + "\n".join(_pieces(text)[::2]).strip()
         elif number == first and not held:
             text = "<video>" * len(shown) + text
         moved.append((role, text))
@@ -140,8 +140,7 @@ def _with_media_first(turns: list[tuple[str, str]], shown: list[tuple[str, Part]
 def _parts(text: str, shown: list[tuple[str, Part]]) -> list[Part]:
     """A user's words with media in the place of placeholders; takes them out of `shown`. `<image>` can be a video."""
     parts: list[Part] = []
-    pieces = PLACEHOLDER.split(text)  # words, kind, words, kind, ..., words
-    for number, piece in enumerate(pieces):
+    for number, piece in enumerate(_pieces(text)):
         if number % 2 == 0:
             if piece.strip():
                 parts.append({"type": "text", "text": piece})
@@ -151,6 +150,15 @@ def _parts(text: str, shown: list[tuple[str, Part]]) -> list[Part]:
     if all(part["type"] != "text" for part in parts):
         raise Unusable("a question has no words", text)
     return parts
+
+
+def _pieces(text: str) -> list[str]:
+    """Words, kind, words, kind, ..., words: without the spaces around placeholders."""
+    pieces = PLACEHOLDER.split(text)
+    for number in range(0, len(pieces) - 2, 2):
+        pieces[number] = pieces[number].rstrip()
+        pieces[number + 2] = pieces[number + 2].lstrip()
+    return pieces
 
 
 # ---- lists of files
