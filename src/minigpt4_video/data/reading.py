@@ -4,14 +4,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media import Clip, Cue, align, find_subtitles, probe, read_clip, read_subtitles
+from minigpt4_video.media.stills import read_still
 from minigpt4_video.messages import Message, Part, media_parts
 
 logger = logging.getLogger(__name__)
@@ -22,12 +22,7 @@ Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
 def read_picture(path: str, size: int, content: bytes | None = None) -> Picture:
     """A picture in a file, or in the `content` of one, as `(size, size, 3)` uint8 RGB. Raises MediaError."""
-    try:
-        with Image.open(path if content is None else BytesIO(content)) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-        return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise MediaError(f"{path} is not a picture that can be read: {error}") from error
+    return np.asarray(read_still(path, content).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def shown(

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -25,7 +26,7 @@ from minigpt4_video.media.sources import (
 
 logger = logging.getLogger(__name__)
 
-PICTURE_ERRORS = (*DECODER_ERRORS, SyntaxError)
+PICTURE_ERRORS = (*DECODER_ERRORS, SyntaxError, TypeError, struct.error, Image.DecompressionBombError)
 PICTURES = ["BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF"]
 
 
@@ -57,18 +58,18 @@ def missing_of_webp(file: Path) -> int:
 def opened_webp(file: Path) -> AbstractContextManager[Image.Image]:
     """A WebP picture or animation; one that breaks off without the frame in which it does, which PIL would refuse."""
     if not missing_of_webp(file):
-        return _opened_picture(file, file, ["WEBP"])
+        return opened_picture(file, file, ["WEBP"])
     data = bytearray(file.read_bytes() + b"\0")  # some writers leave out the last filling byte
     end, following = 12, 12
     while following <= len(data):
         end, length = following, int.from_bytes(data[following + 4 : following + 8], "little")
         following += 8 + length + length % 2
     data[4:8] = (end - 8).to_bytes(4, "little")
-    return _opened_picture(file, io.BytesIO(data[:end]), ["WEBP"])
+    return opened_picture(file, io.BytesIO(data[:end]), ["WEBP"])
 
 
 @contextmanager
-def _opened_picture(file: Path, source: Path | io.BytesIO, formats: list[str]) -> Iterator[Image.Image]:
+def opened_picture(file: Path, source: Path | io.BytesIO, formats: list[str]) -> Iterator[Image.Image]:
     """A picture of which the header has been read. Raises `MediaError` where it is larger than is read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # PIL's limit is below ours
@@ -85,7 +86,7 @@ def _opened_picture(file: Path, source: Path | io.BytesIO, formats: list[str]) -
 
 def check_picture_size(file: Path) -> None:
     """Raise `MediaError` where a file is a picture larger than is read, which FFmpeg reports as it does damage."""
-    with suppress(*PICTURE_ERRORS), _opened_picture(file, file, PICTURES):
+    with suppress(*PICTURE_ERRORS), opened_picture(file, file, PICTURES):
         pass
 
 

@@ -5,13 +5,13 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.pictures import resized
 from minigpt4_video.media.probing import VideoInfo, probe
 from minigpt4_video.media.sampling import Rule, clip_times
 from minigpt4_video.media.sources import shown
+from minigpt4_video.media.stills import read_still
 from minigpt4_video.media.video import Clip
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -51,13 +51,5 @@ def read_picture_folder(
     # A time on the border of two pictures must not fall to the one before by rounding.
     numbers = np.unique(np.clip(np.floor(times * rate + 1e-6).astype(int), 0, len(files) - 1))
     size = size or (info.height, info.width)
-    pictures = np.stack([_picture(files[number], size) for number in numbers])
+    pictures = np.stack([resized(np.asarray(read_still(files[number])), size) for number in numbers])
     return Clip(pictures, numbers / rate, info.duration)
-
-
-def _picture(file: Path, size: tuple[int, int]) -> np.ndarray:
-    try:
-        with Image.open(file) as opened:
-            return resized(np.asarray(opened.convert("RGB")), size)
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise MediaError(f"{shown(file)} is not a picture that can be read: {error}.") from error
