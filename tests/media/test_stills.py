@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, features
 from minigpt4_video.data.reading import read_picture
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media import read_picture_folder
+from minigpt4_video.media.picture_folder import picture_files
 from minigpt4_video.media.stills import read_still
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (4, 3, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
@@ -85,6 +86,26 @@ def test_what_is_seldom_a_picture_of_somebody_is_refused(form, tmp_path):
         read_still(tmp_path / "1.jpg")
     with pytest.raises(MediaError):
         read_picture_folder(tmp_path, 1, rate=1.0)
+
+
+def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
+    for number in range(12):
+        Image.new("RGB", (8, 8), (number * 20, 0, 0)).save(tmp_path / f"frame {number}.png")
+
+    clip = read_picture_folder(tmp_path, 12, rate=1.0)
+
+    assert clip.frames[:, 0, 0, 0].tolist() == [number * 20 for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["2.png", "10.png"], ["a2b10.png", "a10b2.png"], ["01.png", "1.png", "2.png"], ["1.png", "a1.png", "b.png"]],
+)
+def test_every_name_has_its_place(names, tmp_path):
+    for name in names:
+        (tmp_path / name).touch()
+
+    assert [file.name for file in picture_files(tmp_path)] == names
 
 
 def test_a_picture_too_large_to_hold_is_refused_by_its_header():

@@ -1,5 +1,6 @@
 """A folder of pictures that were taken from a video at a fixed rate, as some data sets publish their videos."""
 
+import re
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -14,16 +15,22 @@ from minigpt4_video.media.sources import shown
 from minigpt4_video.media.stills import read_still
 from minigpt4_video.media.video import Clip
 
+NUMBER = re.compile(r"([^0-9]*)([0-9]*)")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def picture_files(folder: str | PathLike[str]) -> list[Path]:
-    """The pictures of a folder by name. Raises MediaError where there is none."""
+    """The pictures of a folder by name, 2.png before 10.png. Raises MediaError where there is none."""
     place = Path(folder)
-    found = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES) if place.is_dir() else []
+    found = [file for file in place.iterdir() if file.suffix.lower() in SUFFIXES] if place.is_dir() else []
     if not found:
         raise MediaError(f"{shown(place)} is no folder with pictures; name one that holds the frames of a video.")
-    return found
+    return sorted(found, key=lambda file: (_by_number(file.name), file.name))
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """Numbers in a name, each with what stands before it."""
+    return [(before, int(number or -1)) for before, number in NUMBER.findall(name)]
 
 
 def probe_picture_folder(folder: str | PathLike[str], rate: float) -> VideoInfo:
