@@ -368,6 +368,50 @@ def test_a_list_that_breaks_off_says_so(tmp_path):
     assert [flaw.problem for flaw in flaws(rows)] == ["is not JSON"]
 
 
+CAPTIONS = [{"image_id": str(n), "caption": "x"} for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [{"info": {"a": [1]}}, {"images": [{"id": 1}, {"id": "]"}]}, {"version": 1.5, "images": [], "none": None}],
+    ids=["object", "list", "several"],
+)
+@pytest.mark.parametrize("after", [{}, {"images of": [{"id": 1}], "more": 5}], ids=["last", "not last"])
+def test_annotations_are_read_wherever_in_their_object_they_stand(before, after, tmp_path):
+    (tmp_path / "cmd.json").write_text(json.dumps({**before, "annotations": CAPTIONS, **after}, indent=1))
+
+    assert [row.id for row in read("cmd", tmp_path / "cmd.json")] == ["0", "1", "2"]
+
+
+def test_a_list_under_another_key_is_read_where_it_is_the_only_one(tmp_path):
+    file = tmp_path / "cmd.json"
+    file.write_text(json.dumps({"version": 1, "data": CAPTIONS}))
+    assert [row.id for row in read("cmd", file)] == ["0", "1", "2"]
+
+    file.write_text(json.dumps({"data": CAPTIONS, "images": []}))
+    with pytest.raises(DataError, match="data, images"):
+        list(read("cmd", file))
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_a_second_list_behind_the_first_is_told(wrap, tmp_path):
+    text = json.dumps({"annotations": CAPTIONS} if wrap else CAPTIONS, indent=1)
+    (tmp_path / "cmd.json").write_text(f"{text}\n{text}\n")
+
+    rows = list(read("cmd", tmp_path / "cmd.json"))
+
+    assert [type(row) for row in rows] == [Record] * 3 + [Flaw]
+    assert rows[3].problem == "is not read: something follows the end of the list"
+
+
+@pytest.mark.parametrize("length", [10, 5000, 100_000])
+def test_json_lines_are_known_whatever_their_suffix_and_length(length, tmp_path):
+    rows = [json.dumps({**row, "caption": "x" * length}) for row in CAPTIONS]
+    (tmp_path / "cmd.json").write_text("\n".join(rows))
+
+    assert [row.id for row in read("cmd", tmp_path / "cmd.json")] == ["0", "1", "2"]
+
+
 @pytest.mark.parametrize("content", [b"", b"   ", b"hello", b"{}", b'{"a": 5}', b"\0\0\0", b"%PDF-1.4"])
 def test_a_file_that_is_no_list_is_refused_in_a_sentence(content, tmp_path):
     (tmp_path / "x.json").write_bytes(content)
@@ -462,6 +506,41 @@ def test_a_damaged_tar_is_told_and_what_comes_before_is_read(damage, tmp_path):
     if damage == "header":
         assert len(records(rows)) == 2
         assert [flaw.problem for flaw in flaws(rows)] == ["tar is damaged"]
+
+
+@pytest.mark.parametrize("name", ["00000.TAR", "shard", "a:b.data"])
+def test_a_tar_is_opened_whatever_it_is_called(name, tmp_path):
+    from minigpt4_video.data.reading import shown
+
+    write_tar(tmp_path / name, {"0.jpg": jpeg("red"), "0.txt": b"words"})
+
+    (row,) = read("laion", tmp_path / name)
+    assert shown(row.messages, 1, 8)[0]["content"][0]["image"].shape == (8, 8, 3)
+    if name.endswith("TAR"):
+        assert list(read("laion", tmp_path)) == [row]
+
+
+def test_a_dot_in_a_sample_of_a_tar_is_told(tmp_path):
+    members = {"my.door.jpg": jpeg("red"), "my.door.txt": b"words", "._0.jpg": b"x", "0.jpg": jpeg("red")}
+    members |= {"0.seg.png": b"another field", "0.txt": b"words", "readme": b"x"}
+    rows = list(read("laion", write_tar(tmp_path / "0.tar", members)))
+
+    assert [row.id for row in records(rows)] == ["0"]
+    assert [(flaw.problem, flaw.detail) for flaw in flaws(rows)] == [
+        ("is no sample: a name in a tar ends at its first dot", "my.door.jpg")
+    ]
+
+
+def test_a_dot_in_a_sample_of_a_folder_is_part_of_its_name(tmp_path):
+    for name in ("my.door", "my", "your"):
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg("red"))
+        (tmp_path / f"{name}.txt").write_text(name)
+    for name in ("._my.jpg", "my.npy"):
+        (tmp_path / name).touch()
+
+    assert sorted((row.id, said(row)[1]) for row in read("laion", tmp_path)) == [
+        (name, name) for name in ("my", "my.door", "your")
+    ]
 
 
 def test_a_link_in_a_tar_leads_nowhere(tmp_path):

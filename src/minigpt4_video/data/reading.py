@@ -116,8 +116,7 @@ def _content(archive: str, offset: int, size: int) -> bytes:
 
 def tar_member(path: str) -> tuple[str, int, int] | None:
     """Archive, offset and size in bytes of a path such as `shard.tar:512:2048`; None for a file of its own."""
-    archive, _, numbers = path.rpartition(".tar:")
-    offset, colon, size = numbers.partition(":")
-    if not archive or not colon or not (offset.isdecimal() and size.isdecimal()) or os.path.exists(path):
+    archive, *numbers = path.rsplit(":", 2)
+    if not archive or len(numbers) < 2 or not all(map(str.isdecimal, numbers)) or os.path.exists(path):
         return None
-    return f"{archive}.tar", int(offset), int(size)
+    return archive, int(numbers[0]), int(numbers[1])

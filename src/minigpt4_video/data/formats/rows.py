@@ -264,22 +264,33 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, str] | Flaw]:
 
 
 def json_rows(path: Path) -> Rows:
-    """The objects of a .jsonl file, of a list, or of a list under "annotations" or another only key."""
+    """The objects of a .jsonl file, of a list, or of the list under "annotations" or the only one under another key."""
     with opened(path) as file:
         beginning = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
         file.seek(0)
         if not beginning:
             raise DataError(f"{path} is empty")
-        if path.suffix.lower() == ".jsonl" or _is_lines(beginning):
+        is_lines = path.suffix.lower() == ".jsonl" or (beginning.startswith(b"{") and _is_lines(file))
+        file.seek(0)
+        if is_lines:
             yield from _json_lines(file, path)
+        elif beginning.startswith(b"{"):
+            yield from _json_list_of(_only_list(file, path), file, path)
+        elif beginning.startswith(b"["):
+            text = _Text(file)
+            text.next()
+            text.drop(1)
+            yield from _json_list(text, path)
+            yield from _left(text, path)
         else:
-            yield from _json_list(file, path)
+            raise _no_list(path)
 
 
-def _is_lines(beginning: bytes) -> bool:
+def _is_lines(file: BinaryIO) -> bool:
     """Whether what is called .json holds one object a line."""
-    first, end, second = beginning.partition(b"\n")
-    return bool(end) and first.rstrip().endswith(b"}") and first.startswith(b"{") and second.lstrip()[:1] == b"{"
+    while (first := file.readline(LONGEST)).isspace():
+        pass
+    return first.rstrip(b"\r\n ").endswith(b"}") and first.endswith(b"\n") and file.read(4096).lstrip()[:1] == b"{"
 
 
 def _json_lines(file: BinaryIO, path: Path) -> Rows:
@@ -302,44 +313,84 @@ def _object(value: Any, where: str) -> Row | Flaw:
     return Row(where, value) if isinstance(value, dict) else Flaw(where, "is not an object", brief(value))
 
 
-LIST = re.compile(r'\s*(?:\{\s*"[^"\\]{1,64}"\s*:\s*)?\[')
-SEPARATOR = re.compile(r"[\s,]*")
+SEPARATOR = re.compile(r"[\s,:]*")
+DECODE = json.JSONDecoder().raw_decode
 
 
-def _json_list(file: BinaryIO, path: Path) -> Rows:
-    """A list's elements one by one. Where one is no JSON, reading goes on at the next that begins as those before."""
+def _no_list(path: Path) -> DataError:
+    return DataError(f'{path} holds neither a list nor {{"annotations": [...]}}; check that it is the data set')
+
+
+def _only_list(file: BinaryIO, path: Path) -> str:
+    """The key of an object's list: "annotations", or the only one. Raises DataError."""
+    found = []
+    for key, text in _lists(file):
+        if key == "annotations":
+            return key
+        found.append(key)
+        deque(_json_list(text, path), maxlen=0)
+    if not found:
+        raise _no_list(path)
+    if len(found) > 1:
+        keys = ", ".join(map(brief, found))
+        raise DataError(f'{path} holds lists under {keys}, and none under "annotations"; leave the one to read')
+    return found[0]
+
+
+def _json_list_of(wanted: str, file: BinaryIO, path: Path) -> Rows:
+    for key, text in _lists(file):
+        if key == wanted:
+            yield from _json_list(text, path)
+        else:
+            deque(_json_list(text, path), maxlen=0)
+    yield from _left(text, path)
+
+
+def _lists(file: BinaryIO) -> Iterator[tuple[str, "_Text"]]:
+    """The keys of an object under which it has lists, and the text from the list's first element on; whoever asks for
+    the next has read it to its end. What is no JSON ends it."""
+    file.seek(0)
     text = _Text(file)
-    text.more()
-    opening = LIST.match(text.held)
-    if opening is None:
-        raise DataError(f'{path} holds neither a list nor {{"annotations": [...]}}; check that it is the data set')
-    text.drop(opening.end())
-    decode = json.JSONDecoder().raw_decode
+    text.next()
+    text.drop(1)
+    while text.next() == '"':
+        try:
+            key = text.value()
+            if text.next() == "[":
+                text.drop(1)
+                yield key, text
+            else:
+                text.value()
+        except (ValueError, RecursionError):
+            return
+    if text.next() == "}":
+        text.drop(1)
+
+
+def _left(text: "_Text", path: Path) -> Rows:
+    if text.next():
+        detail = brief(text.held[text.at : text.at + 2 * SHOWN])
+        yield Flaw(f"{path.name} behind its end", "is not read: something follows the end of the list", detail)
+
+
+def _json_list(text: "_Text", path: Path) -> Rows:
+    """A list's elements one by one. Where one is no JSON, reading goes on at the next that begins as those before."""
     number = 0
     alike: re.Pattern[str] | None = None
     """How an element begins."""
     while True:
-        while True:
-            text.drop(SEPARATOR.match(text.held, text.at).end() - text.at)  # type: ignore[union-attr]
-            if text.at < len(text.held) or not text.more():
-                break
-        where = f"{path.name} row {number + 1}"
-        if text.at >= len(text.held):
+        following = text.next()
+        number += 1
+        where = f"{path.name} row {number}"
+        if not following:
             yield Flaw(where, "is missing: the list has no end", "the file was cut off")
             return
-        if text.held[text.at] == "]":
+        if following == "]":
+            text.drop(1)
             return
-        number += 1
         try:
-            value, end = decode(text.held, text.at)
-            if end == len(text.held) and text.more():
-                number -= 1  # a number may go on in what was not read yet
-                continue
-            text.drop(end - text.at)
+            value = text.value()
         except (ValueError, RecursionError):
-            if len(text.held) - text.at < LONGEST and text.more():
-                number -= 1
-                continue
             yield Flaw(where, "is not JSON", brief(text.held[text.at : text.at + 2 * SHOWN]))
             if not text.skip_to(alike):
                 return
@@ -372,6 +423,27 @@ class _Text:
         self.at += count
         if count:
             self._read = CHUNK
+
+    def next(self) -> str:
+        """The character behind spaces and separators, which are dropped; "" at the end of the file."""
+        while True:
+            self.drop(SEPARATOR.match(self.held, self.at).end() - self.at)  # type: ignore[union-attr]
+            if self.at < len(self.held) or not self.more():
+                return self.held[self.at : self.at + 1]
+
+    def value(self) -> Any:
+        """The JSON that is next, which is dropped. Raises ValueError or RecursionError where it is none."""
+        while True:
+            try:
+                value, end = DECODE(self.held, self.at)
+            except (ValueError, RecursionError):
+                if len(self.held) - self.at >= LONGEST or not self.more():
+                    raise
+                continue
+            if end == len(self.held) and self.more():
+                continue  # a number may go on in what was not read yet
+            self.drop(end - self.at)
+            return value
 
     def skip_to(self, beginning: "re.Pattern[str] | None") -> bool:
         """Whether there is something more that begins like this; then it is next."""

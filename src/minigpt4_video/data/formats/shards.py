@@ -127,18 +127,35 @@ def _samples(path: Path, suffixes: tuple[str, ...]) -> Rows:
     if path.is_file():
         yield from _of_tar(path, suffixes)
         return
-    tars = sorted(path.glob("*.tar"))
+    tars = sorted(file for file in path.iterdir() if file.suffix.lower() == ".tar")
     for tar in tars:
         yield from _of_tar(tar, suffixes)
     found = bool(tars)
     for folder in [] if tars else [path, *sorted(inner for inner in path.iterdir() if inner.is_dir())]:
-        files = sorted(os.listdir(folder))
-        members = ((name, lambda name=name: _file(folder / name)) for name in files)  # noqa: B023
+        files = sorted(
+            (*_at_last_dot(name, (*suffixes, *TEXTS)), name) for name in os.listdir(folder) if name[0] != "."
+        )
+        members = ((stem, suffix, lambda name=name: _file(folder / name)) for stem, suffix, name in files)  # noqa: B023
         for row in _grouped(members, folder.name, (*suffixes, *TEXTS)):
             found = True
             yield row
     if not found:
         raise DataError(f"the folder {path} holds neither .tar files nor folders with samples; name the one with them")
+
+
+def _at_last_dot(name: str, suffixes: tuple[str, ...]) -> tuple[str, str]:
+    """The name of a sample and what of it this is, the longest of the suffixes; "" for a file of another kind."""
+    suffix = max((suffix for suffix in suffixes if name.lower().endswith(suffix)), key=len, default="")
+    return name[: len(name) - len(suffix)], suffix
+
+
+def _at_first_dot(name: str) -> tuple[str, str]:
+    """The same of a name in a tar, where a sample's name ends at the first dot: WebDataset's rule."""
+    folder, base = os.path.split(name)
+    stem, _, rest = base.partition(".")
+    if not stem:  # hidden, as a Mac adds them
+        return name, ""
+    return os.path.join(folder, stem), f".{rest.lower()}"
 
 
 def _file(path: Path) -> Member:
@@ -162,15 +179,17 @@ def _of_tar(path: Path, suffixes: tuple[str, ...]) -> Rows:
         yield from damage
 
 
-def _members(archive: tarfile.TarFile, path: Path, damage: list[Flaw]) -> Iterator[tuple[str, Callable[[], Member]]]:
-    """Names of files with how to read each. What ends the reading early is added to `damage`."""
+def _members(
+    archive: tarfile.TarFile, path: Path, damage: list[Flaw]
+) -> Iterator[tuple[str, str, Callable[[], Member]]]:
+    """Samples' names, suffixes of files, and how to read each. What ends the reading early is added to `damage`."""
     file: IO[bytes] = archive.fileobj  # type: ignore[assignment]
     try:
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
             if info.isdir():
                 continue
-            yield info.name, lambda info=info: _in_tar(file, path, info)  # type: ignore[misc]
+            yield *_at_first_dot(info.name), lambda info=info: _in_tar(file, path, info)  # type: ignore[misc]
         file.seek(archive.offset)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # the library takes a damaged header for the end
             raise tarfile.ReadError("no header where the next file should be")
@@ -191,32 +210,38 @@ def _in_tar(file: IO[bytes], path: Path, info: tarfile.TarInfo) -> Member:
     return Member(f"{os.path.abspath(path)}:{info.offset_data}:{info.size}", info.size, content)
 
 
-def _grouped(members: Iterator[tuple[str, Callable[[], Member]]], where: str, suffixes: tuple[str, ...]) -> Rows:
-    """Files that follow each other under one key as one row; those of other kinds are no part of any."""
+def _grouped(members: Iterator[tuple[str, str, Callable[[], Member]]], where: str, suffixes: tuple[str, ...]) -> Rows:
+    """Files that follow each other under one key as one row; those of other kinds are no part of any.
+
+    In a tar a sample can be lost by a dot in its name, which then ends at it: that is a flaw.
+    """
     key: str | None = None
     values: dict[str, Any] = {}
     problem: Unusable | None = None
+    lost = ""
 
-    def row() -> Row | Flaw:
+    def row() -> Iterator[Row | Flaw]:
         place = f"{where} {brief(key)}"
-        return Flaw(place, problem.problem, brief(problem.detail)) if problem else Row(place, {**values, "key": key})
+        if problem:
+            yield Flaw(place, problem.problem, brief(problem.detail))
+        elif values:
+            yield Row(place, {**values, "key": key})
+        elif lost:
+            yield Flaw(place, "is no sample: a name in a tar ends at its first dot", brief(f"{key}{lost}"))
 
-    for name, read in members:
-        folder, base = os.path.split(name)
-        stem, _, rest = base.partition(".")
-        suffix = f".{rest.lower()}"
-        if suffix not in suffixes:
+    for stem, suffix, read in members:
+        if not suffix.endswith(suffixes):
             continue
-        stem = f"{folder}/{stem}" if folder else stem
         if stem != key:
-            if key is not None:
-                yield row()
-            key, values, problem = stem, {}, None
+            yield from row()
+            key, values, problem, lost = stem, {}, None, ""
+        if suffix not in suffixes:
+            lost = lost or suffix
+            continue
         try:
             if suffix in values:
-                raise Unusable("has the same file twice", name)
+                raise Unusable("has the same file twice", f"{stem}{suffix}")
             values[suffix] = read()
         except Unusable as reason:
             problem = problem or reason
-    if key is not None:
-        yield row()
+    yield from row()
