@@ -93,6 +93,21 @@ def write_video(
     return path
 
 
+def without_its_beginning(whole: Path, path: Path) -> Path:
+    """A copy that begins inside a group of pictures, as a recording of a broadcast does: the first picture is missing,
+    to which all others of its group refer."""
+    with av.open(whole) as source, av.open(path, "w") as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        is_missing = True
+        for packet in source.demux():
+            if packet.stream.type == "video" and is_missing:
+                is_missing = False
+            elif packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    return path
+
+
 def write_animation(path: Path, durations: Sequence[int]) -> Path:
     """An animated GIF or WebP; each frame is shown for its number of milliseconds."""
     pictures = [Image.fromarray(numbered(number)) for number in range(len(durations))]

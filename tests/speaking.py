@@ -91,6 +91,7 @@ def write_talking(
     codec: str = "aac",
     begin: float = 0.0,
     languages: Sequence[str] = ("und",),
+    **options: str,
 ) -> Path:
     """A grey video with, in each track, the samples from the given seconds on; `begin` is that of the first picture.
 
@@ -100,6 +101,7 @@ def write_talking(
         video = container.add_stream("libx264", rate=rate)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         video.codec_context.time_base = video.time_base = Fraction(1, 1000)
+        video.options = options
         tracks = []
         for language in languages:
             track = container.add_stream(codec, rate=RATE)

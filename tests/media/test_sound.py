@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from minigpt4_video.media import MediaError
+from minigpt4_video.media import MediaError, probe
 from minigpt4_video.media import sound as sound_module
 from minigpt4_video.media.sound import Sound, read_sound
-from numbered import write_video
+from numbered import without_its_beginning, write_video
 from speaking import RATE, tone, write_talking
 
 
@@ -40,6 +40,16 @@ def test_times_count_from_the_first_picture(tmp_path: Path) -> None:
     assert piece.start == pytest.approx(0.5) and len(piece.samples) == RATE
     before = write_talking(tmp_path / "late.mkv", [(0.0, tone(1))], seconds=3, codec="pcm_s16le", begin=0.5)
     assert next(read_sound(before)).start == pytest.approx(-0.5)
+
+
+def test_times_of_a_recording_that_begins_inside_a_group_of_pictures_count_from_the_first_that_is_shown(
+    tmp_path: Path,
+) -> None:
+    whole = write_talking(tmp_path / "whole.ts", [(4.0, tone(1)), (6.0, tone(1))], seconds=8, rate=25, g="75")
+    path = without_its_beginning(whole, tmp_path / "cut.ts")
+    assert probe(path).duration == pytest.approx(5.0, abs=0.1)
+    assert loud_from(list(read_sound(whole))) == pytest.approx([4.0, 6.0], abs=0.1)
+    assert loud_from(list(read_sound(path))) == pytest.approx([1.0, 3.0], abs=0.1)
 
 
 def test_a_file_without_sound_gives_none(tmp_path: Path) -> None:

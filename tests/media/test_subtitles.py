@@ -20,7 +20,7 @@ from minigpt4_video.media import (
     read_subtitles,
     subtitle_sources,
 )
-from numbered import write_sound, write_video
+from numbered import numbers_of, without_its_beginning, write_sound, write_video
 
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nhello there\n\n2\n00:00:03,000 --> 00:00:04,000\nsecond\nline\n"
 CUES = [Cue(1.0, 2.5, "hello there"), Cue(3.0, 4.0, "second line")]
@@ -243,6 +243,14 @@ def test_a_tracks_times_count_from_the_first_frame(tmp_path: Path) -> None:
     said = [("eng", 5.5, 6.0, "late")]
     path = write_video(tmp_path / "late.mkv", range(5000, 8000, 40), Fraction(1, 1000), subtitles=said)
     assert read_subtitles(path) == [Cue(0.5, 1.0, "late")]
+
+
+def test_a_track_beside_pictures_that_are_never_shown_counts_from_the_first_that_is(tmp_path: Path) -> None:
+    said = [("eng", 2.0, 3.0, "frame 50")]
+    whole = write_video(tmp_path / "whole.mkv", range(100), g="25", bf="0", sc_threshold="0", subtitles=said)
+    path = without_its_beginning(whole, tmp_path / "cut.mkv")
+    (cue,) = read_subtitles(path)
+    assert cue == pytest.approx((1.0, 2.0, "frame 50")) and numbers_of(read_frames(path, [cue.start]).frames) == [50]
 
 
 ROLLING = """WEBVTT

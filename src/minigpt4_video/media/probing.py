@@ -90,6 +90,22 @@ def probe_beginning(path: str | PathLike[str]) -> tuple[VideoInfo, int | None]:
     return info if is_told else _measured(file, info), first_pts
 
 
+def beginning(file: Path) -> float:
+    """Seconds, as the file's streams count them, of the first frame that can be decoded, from which a video's times are
+    counted; 0 where nothing can be seen. What is sent before it in a stream that begins inside a group of pictures
+    is never shown."""
+    with open_media(file, "a video or sound") as container:
+        try:
+            stream = video_stream(container, file)
+        except MediaError:
+            return 0.0
+        first = next(Decoder(container, stream).frames(), None)
+        # A decoding time would be late by as many frames as the decoder holds.
+        if first is not None and first.pts is not None and not counts_decoding_time(container):
+            return float(first.pts * first.time_base)
+        return 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
+
+
 def _describe_webp(file: Path) -> VideoInfo:
     try:
         with opened_webp(file) as picture:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import av
 import numpy as np
 
+from minigpt4_video.media.probing import beginning
 from minigpt4_video.media.sources import DECODER_ERRORS, open_media, shown
-from minigpt4_video.media.subtitles import beginning, is_in
+from minigpt4_video.media.subtitles import is_in
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def read_sound(path: str | PathLike[str], language: str | None = None) -> Iterat
         if track is None:
             track = container.streams.best("audio")
         if track is not None:
-            yield from _pieces(_frames(container, track, file), beginning(container, file))
+            yield from _pieces(_frames(container, track, file), beginning(file))
 
 
 def _frames(

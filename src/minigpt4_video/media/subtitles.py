@@ -15,9 +15,8 @@ import pysubs2
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.alignment import Cue
-from minigpt4_video.media.decoding import video_stream
 from minigpt4_video.media.encodings import decoded
-from minigpt4_video.media.probing import subtitle_tracks
+from minigpt4_video.media.probing import beginning, subtitle_tracks
 from minigpt4_video.media.sources import DECODER_ERRORS, check_file, open_media, shown
 
 logger = logging.getLogger(__name__)
@@ -335,7 +334,7 @@ def _cues_of_track(file: Path, track: int | None) -> list[Cue]:
                 f"Subtitle track {track} of {shown(file)} holds pictures of text ({tracks[track].codec}); name another."
             )
         stream = container.streams.subtitles[track]
-        begin = beginning(container, file)
+        begin = beginning(file)
         cues = []
         try:
             for packet in container.demux(stream):
@@ -360,15 +359,6 @@ def _packet_texts(packet: av.Packet) -> list[str]:
         fields = rect.ass.decode(errors="replace").split(",", 8)
         texts.append(_dialogue(fields[3], fields[8]) if len(fields) == 9 else _plain(fields[-1]))
     return texts
-
-
-def beginning(container: av.container.InputContainer, file: Path) -> float:
-    """Seconds of the first picture, from which a video's times are counted; 0 where nothing can be seen."""
-    try:
-        stream = video_stream(container, file)
-    except MediaError:
-        return 0.0
-    return 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
 
 
 def _sorted(cues: Iterable[Cue]) -> list[Cue]:
