@@ -14,6 +14,7 @@ from minigpt4_video.media.pictures import Converters, Form, upright
 from minigpt4_video.media.probing import probe_beginning, rate_of
 from minigpt4_video.media.selection import Unreliable, read_selected
 from minigpt4_video.media.sources import _OneFile
+from minigpt4_video.media.streaming import stream_frames
 from numbered import HEIGHT, WIDTH, number_of, numbered, numbers_of, write_video
 
 TENTHS = [0.02, 0.5, 0.98]
@@ -244,6 +245,22 @@ def test_times_that_begin_late_or_before_zero_count_from_the_first_frame(tmp_pat
         clip = read_frames(path, [0.0, 0.5, 0.96])
         assert numbers_of(clip.frames) == [0, 12, 24]
         assert clip.times == pytest.approx([0.0, 0.48, 0.96], abs=0.002)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("ts", "libx264"), ("ts", "mpeg2video"), ("mpg", "mpeg2video")])
+def test_recordings_put_one_behind_the_other_are_seen_to_the_end_of_the_last(
+    tmp_path: Path, suffix: str, codec: str
+) -> None:
+    """Their times begin again with each, and those of decoding before the last frames of the one before are shown."""
+    numbers, path = [], tmp_path / f"both.{suffix}"
+    with path.open("wb") as both:
+        for count in (300, 100):
+            part = tmp_path / f"{count}.{suffix}"
+            both.write(write_video(part, range(count), codec=codec, g="50", bf="2", sc_threshold="0").read_bytes())
+            numbers += [number % 256 for number in range(count)]
+    assert probe(path).duration == pytest.approx(16.0, abs=0.001) and probe(path).frames == 400
+    assert numbers_of(read_clip(path, 8).frames) == numbers[25::50]
+    assert [number_of(picture) for _, picture in stream_frames(path, 1.0, (HEIGHT, WIDTH))] == numbers[::25]
 
 
 def test_a_part_that_a_player_does_not_show_is_not_read(tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ class Clock:
 
     A decoder gives frames in the order in which they are shown. Where presentation times go back and decoding times do
     not, as with B-frames in ASF and MXF, or two pictures in a packet in MP4, `MadeUpTimes` is raised: the latter tell
-    the pace. With `by_decoding_time` they are taken from the beginning.
+    the pace. With `by_decoding_time` they are taken from the beginning. In recordings put one behind the other both go
+    back, decoding times some frames earlier, when the last frames of a recording still come.
     """
 
     def __init__(
@@ -124,12 +125,14 @@ class Clock:
         self._next = Fraction(0)
         self._last: Fraction | None = None
         self._ticks: tuple[int | None, int | None] = (None, None)
+        self._latest = -(2**63)
 
-    def time(self, frame: av.VideoFrame) -> Fraction:
+    def time(self, frame: av.VideoFrame | av.Packet) -> Fraction:
         (shown, decoded), self._ticks = self._ticks, (frame.pts, frame.dts)
         is_told = None not in (shown, decoded, frame.pts, frame.dts)
-        if is_told and not self._counts_decoding_time and frame.pts < shown and frame.dts > decoded:
+        if is_told and not self._counts_decoding_time and frame.pts < shown and frame.dts > self._latest:
             raise MadeUpTimes
+        self._latest = max(self._latest, self._latest if frame.dts is None else frame.dts)
         ticks = frame.dts if self._counts_decoding_time else frame.pts
         time = self._next if ticks is None or not frame.time_base else ticks * Fraction(frame.time_base)
         if self._last is not None and time < self._last:
@@ -138,7 +141,7 @@ class Clock:
         self._next = time + self.lasts(frame)
         return time
 
-    def lasts(self, frame: av.VideoFrame) -> Fraction:
+    def lasts(self, frame: av.VideoFrame | av.Packet) -> Fraction:
         """Seconds for which a frame is shown."""
         if frame.duration and frame.time_base:
             return int(frame.duration) * Fraction(frame.time_base)

@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 
 from minigpt4_video.errors import MediaError
 from minigpt4_video.media.animations import PICTURE_ERRORS, check_picture_size, is_webp, opened_webp
-from minigpt4_video.media.decoding import Decoder, MadeUpTimes, counts_decoding_time, video_stream
+from minigpt4_video.media.decoding import Clock, Decoder, MadeUpTimes, counts_decoding_time, video_stream
 from minigpt4_video.media.in_order import all_frames
 from minigpt4_video.media.pictures import Form, orientation_of
 from minigpt4_video.media.sources import DECODER_ERRORS, check_file, not_media, open_media, shown
@@ -24,7 +24,7 @@ TEXT_SUBTITLES = {"ass", "ssa", "subrip", "srt", "text", "mov_text", "webvtt", "
 
 # Formats whose headers tell the duration; others are estimated by FFmpeg from the bit rate or the last packets.
 TIMED_FORMATS = {"mp4", "matroska", "avi", "asf"}
-LARGE_FILE = 64 * 2**20
+LARGE_FILE = 2**30  # going through the packets of so much takes about a second
 
 
 class SubtitleTrack(NamedTuple):
@@ -178,14 +178,22 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream, fi
 def _counted(
     container: av.container.InputContainer, stream: av.VideoStream, first: av.VideoFrame, info: VideoInfo
 ) -> VideoInfo:
-    """The same with the duration that the packets have; unchanged where they have no times."""
+    """The same with the duration that the packets have; unchanged where they have no times. Where decoding times go
+    back, as in recordings that were put one behind the other, it goes on as the frames' times do."""
     if first.pts is None or not stream.time_base:
         return info
-    end, lasts = first.pts, round(1 / ((info.fps or 25) * stream.time_base))
+    end, lasts, moved = first.pts, round(1 / ((info.fps or 25) * stream.time_base)), 0
+    clock, before = Clock(container, stream, by_decoding_time=True), None
     try:
         for packet in container.demux(stream):
-            if packet.pts is not None and packet.pts >= end:
-                end, lasts = packet.pts, packet.duration or lasts
+            if packet.dts is not None:
+                if before is not None and (moved or packet.dts < before.dts):  # the clock would slow the usual case
+                    if not moved:
+                        clock.time(before)
+                    moved = round(clock.time(packet) / stream.time_base) - packet.dts
+                before = packet
+            if packet.pts is not None and packet.pts + moved >= end:
+                end, lasts = packet.pts + moved, packet.duration or lasts
     except DECODER_ERRORS:
         logger.info("counting the packets of a damaged file stopped at the damage")
     duration = float((end + lasts - first.pts) * stream.time_base)
