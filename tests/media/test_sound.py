@@ -52,6 +52,15 @@ def test_times_of_a_recording_that_begins_inside_a_group_of_pictures_count_from_
     assert loud_from(list(read_sound(path))) == pytest.approx([1.0, 3.0], abs=0.1)
 
 
+def test_recordings_put_one_behind_the_other_are_heard_one_behind_the_other(tmp_path: Path) -> None:
+    quiet = np.zeros(RATE, np.float32)
+    part = write_talking(tmp_path / "part.ts", [(0.0, np.concatenate([quiet, tone(1), quiet, quiet]))], seconds=4)
+    path = tmp_path / "three.ts"
+    path.write_bytes(part.read_bytes() * 3)
+    assert probe(path).duration == pytest.approx(12.0)
+    assert loud_from(list(read_sound(path))) == pytest.approx([1.0, 5.0, 9.0], abs=0.3)
+
+
 def test_a_file_without_sound_gives_none(tmp_path: Path) -> None:
     assert list(read_sound(write_video(tmp_path / "clip.mp4", range(5)))) == []
 

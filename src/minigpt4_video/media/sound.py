@@ -26,6 +26,8 @@ CUT_WITHIN = 20
 CUT_WINDOW = 0.1
 LARGEST_GAP = 0.25
 """Seconds by which times may be off before they are taken for a break in the sound."""
+BEGINS_AGAIN = 1.0
+"""Seconds by which times go back where a recording was put behind another, and is heard behind it."""
 LOWEST_RATE = 2000
 LONGEST_FRAME = 60
 LONGEST_SOUND = 12 * 3600
@@ -107,7 +109,8 @@ def _pieces(frames: Iterator[tuple[float | None, Samples]], begin: float) -> Ite
     start, held, count = 0.0, list[Samples](), 0
     for time, samples in frames:
         if time is not None:
-            if held and abs(time - begin - start - count / RATE) > LARGEST_GAP:
+            ahead = time - begin - start - count / RATE
+            if held and abs(ahead) > LARGEST_GAP and ahead > -BEGINS_AGAIN:
                 yield from _long_enough(start, np.concatenate(held))
                 held, count = [], 0
             if not held:
