@@ -58,6 +58,29 @@ def test_cues_come_by_their_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fraction", "seconds"),
+    [
+        ("", 2.0),
+        (",5", 2.5),
+        (",05", 2.05),
+        (".500", 2.5),
+        (".500000", 2.5),
+        (",000750", 2.00075),
+        (":123456789", 2.123456789),
+    ],
+)
+def test_digits_behind_the_seconds_are_a_fraction_however_many_there_are(
+    tmp_path: Path, fraction: str, seconds: float
+) -> None:
+    """Python's timedelta writes none or six."""
+    text = f"1\n0:00:02{fraction} --> 0:00:05\nhello\n\n2\n0:00:05 --> 0:00:07\nbye\n"
+    assert read_subtitles(written(tmp_path, text)) == [Cue(seconds, 5.0, "hello"), Cue(5.0, 7.0, "bye")]
+    if fraction:
+        event = f"Dialogue: 0,0:00:02{fraction.replace(',', '.')},0:00:05.00,A,,0,0,0,,hello\n"
+        assert read_subtitles(written(tmp_path, event, "clip.ass")) == [Cue(seconds, 5.0, "hello")]
+
+
+@pytest.mark.parametrize(
     ("line", "words"),
     [
         ("<v Anna>hi</v>", "Anna: hi"),

@@ -26,7 +26,7 @@ LARGEST_FILE = 64 * 2**20
 ROLLING_GAP = 0.1  # seconds between two cues of which the second can show the first's lines again
 MOST_ROLLING = 8  # lines
 
-TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,3}))?"
+TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,9}))?"
 TIMING = re.compile(rf"^[ \t]*{TIME}[ \t]*-{{1,2}}>[ \t]*{TIME}(?:[ \t].*)?$", re.MULTILINE)
 VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]([^<>]*)>")
 LINE_BREAK = re.compile(r"<br[ \t]*/?>", re.IGNORECASE)
@@ -36,7 +36,7 @@ OVERRIDE = re.compile(r"\{(?:\\|[yYfFsScCpPoO]:)[^}]*\}?")
 BLOCK = re.compile(r"\{[^}]*\}?")
 UNSHOWN = dict.fromkeys(code for code in (*range(32), *range(127, 160)) if not chr(code).isspace())
 DRAWS = re.compile(r"\\p(\d)")
-EVENT_TIME = re.compile(r"(-?)(\d{1,4}):(\d{1,2}):(\d{1,2})[.:](\d{1,3})")
+EVENT_TIME = re.compile(r"(-?)(\d{1,4}):(\d{1,2}):(\d{1,2})[.:](\d{1,9})")
 EVENT = re.compile(r"^Dialogue:", re.MULTILINE)
 PICTURES_OF_TEXT = b"\0\0\1\xba"  # begins VobSub's .sub files
 MARK = re.compile(r"->|Dialogue:|\{\d+\}\{\d+\}")  # what every subtitle has, whatever ends its lines
@@ -293,7 +293,7 @@ def _unrolled(blocks: list[tuple[float, float, list[str]]]) -> Iterable[Cue]:
 def _seconds(groups: tuple[str | None, ...]) -> float:
     sign, hours, minutes, seconds, fraction = groups
     whole = int(hours or 0) * 3600 + int(minutes or 0) * 60 + int(seconds or 0)
-    return 0.0 if sign else (whole * 1000 + int((fraction or "0").ljust(3, "0"))) / 1000
+    return 0.0 if sign else (whole * 10**9 + int((fraction or "0").ljust(9, "0"))) / 10**9
 
 
 def _plain(text: str) -> str:
