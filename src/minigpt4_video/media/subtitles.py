@@ -25,6 +25,7 @@ SUFFIXES = (".srt", ".vtt", ".ass", ".ssa", ".sub")
 LARGEST_FILE = 64 * 2**20
 ROLLING_GAP = 0.1  # seconds between two cues of which the second can show the first's lines again
 MOST_ROLLING = 8  # lines
+SHORTEST_SAID = 0.02  # seconds; YouTube rolls by cues of 0.01
 
 TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,9}))?"
 TIMING = re.compile(rf"^[ \t]*{TIME}[ \t]*-{{1,2}}>[ \t]*{TIME}(?:[ \t].*)?$", re.MULTILINE)
@@ -280,12 +281,15 @@ def _timed_blocks(text: str) -> Iterable[tuple[float, float, list[str]]]:
 
 def _unrolled(blocks: list[tuple[float, float, list[str]]]) -> Iterable[Cue]:
     """Every line once where a file's captions roll, as YouTube's automatic ones do: a cue begins with the lines that
-    the one before it ended with. Where few cues do, people repeat themselves, and all is kept."""
-    repeated = [0]
-    for (began, ends, before), (start, _, lines) in pairwise(blocks):
+    the one before it ended with, and new ones follow or it is over at once. Where few cues do, and where nothing new
+    follows, people repeat themselves, and all is kept."""
+    repeated, rolling = [0], 0
+    for (began, ends, before), (start, end, lines) in pairwise(blocks):
         longest = min(len(before), len(lines), MOST_ROLLING) if began < start <= ends + ROLLING_GAP else 0
-        repeated.append(next((count for count in range(longest, 0, -1) if before[-count:] == lines[:count]), 0))
-    rolls = sum(count > 0 for count in repeated) > max(2, len(blocks) / 3)
+        count = next((count for count in range(longest, 0, -1) if before[-count:] == lines[:count]), 0)
+        repeated.append(count)
+        rolling += count > 0 and (len(lines) > count or 0 < end - start < SHORTEST_SAID)
+    rolls = rolling > max(2, len(blocks) / 3)
     for (start, end, lines), count in zip(blocks, repeated, strict=True):
         yield Cue(start, end, " ".join(lines[count:] if rolls else lines))
 
