@@ -112,6 +112,11 @@ def test_substation_alpha_keeps_names_and_drops_drawings_and_damaged_events(tmp_
         ]
 
 
+def test_the_word_of_substation_alpha_in_a_line_that_is_said_is_a_word(tmp_path: Path) -> None:
+    text = SRT.replace("second", "Dialogue: none, at 0:00:01.00")
+    assert read_subtitles(written(tmp_path, text)) == [CUES[0], Cue(3.0, 4.0, "Dialogue: none, at 0:00:01.00 line")]
+
+
 def test_the_other_kind_of_sub_files_is_read(tmp_path: Path) -> None:
     text = "[INFORMATION]\n[TITLE]x\n[END INFORMATION]\n00:00:01.00,00:00:02.50\nhello[br]world\n\n"
     path = written(tmp_path, text + "00:00:03.00,00:00:04.00\nbye\n", "clip.sub")

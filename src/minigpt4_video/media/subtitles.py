@@ -204,9 +204,12 @@ def _text(file: Path, encoding: str | None) -> str:
 
 def _cues_of_text(file: Path, text: str, fps: float | None) -> list[Cue]:
     text = re.sub(r"(?<!\r)\r+\n", "\n", text).replace("\r", "\n").lstrip("\ufeff")  # "\r\r\n": converted twice
+    is_timed = TIMING.search(text) is not None
     if EVENT.search(text):
-        return _sorted(_dialogues(text))
-    if TIMING.search(text):
+        events = _sorted(_dialogues(text))
+        if events or not is_timed:  # else somebody says "Dialogue:"
+            return events
+    if is_timed:
         return _sorted(_unrolled(list(_timed_blocks(text))))
     try:
         return _sorted(_other_cues(file, text, fps))
