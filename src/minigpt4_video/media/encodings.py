@@ -32,6 +32,12 @@ COMMON_SHARE = 0.4
 # A few words of a western language look like an eastern one: these, each between plain letters, are not.
 WESTERN = frozenset("àâäçéèêëîïôöùûüÿœæñáíóúìòãõåøßÀÂÄÇÉÈÊËÎÏÔÖÙÛÜŒÆÑÁÍÓÚÃÕÅØ¿¡ºª’‘“”«»…–—€°")
 NEIGHBOURS = re.compile(r"[^\W\d_A-Za-z]{2}")
+# Hungarian's letters as cp1252 shows them: each is one of a western language too, and the guesser is seldom sure.
+HUNGARIAN = frozenset("áéíóöõúüû")
+NOT_PORTUGUESE = re.compile("õ(?!e)")
+NOT_ESTONIAN = re.compile("[áéíóú]")
+OF_OTHERS = 0.05
+"""The share of letters beyond plain ones that names from other languages may have."""
 SURE = 0.2
 """Of the guesser's confidence, which is small for all short texts."""
 LEAST_VALID = 0.5
@@ -78,6 +84,8 @@ def _is_mostly_utf8(words: bytes) -> bool:
 def _guesses(words: bytes) -> list[str]:
     """Encodings in which words may be, the likeliest first."""
     likely = [name for name, commonest in COMMONEST.items() if _commonness(words, name, commonest) >= COMMON_SHARE]
+    if _is_hungarian(words):
+        likely.append("cp1250")
     guess = chardet.detect(words, include_encodings=ENCODINGS)
     if guess["confidence"] < SURE and _is_western(words):
         likely.append("cp1252")
@@ -94,3 +102,16 @@ def _commonness(words: bytes, encoding: str, commonest: str) -> float:
 def _is_western(words: bytes) -> bool:
     text = words.decode("cp1252", errors="replace")
     return all(letter.isascii() or letter in WESTERN for letter in text) and not NEIGHBOURS.search(text)
+
+
+def _is_hungarian(words: bytes) -> bool:
+    """Whether õ and û must be ő and ű: with no letters of Portuguese, Estonian or French, and few beyond plain ones."""
+    text = words.decode("cp1252", errors="replace").lower()
+    letters = [letter for letter in text if letter.isalpha()]
+    signs = [letter for letter in letters if not letter.isascii()]
+    return (
+        2 * len(signs) <= len(letters)
+        and sum(sign not in HUNGARIAN for sign in signs) <= OF_OTHERS * len(signs)
+        and NOT_PORTUGUESE.search(text) is not None
+        and NOT_ESTONIAN.search(text) is not None
+    )
