@@ -29,7 +29,9 @@ COMMONEST = {
     "心多天而能好都沒起還發成事只想看走什嗎吧幹謝問題快跑朋友今氣很爸媽回開呢哪怎樣",
 }
 COMMON_SHARE = 0.4
-# A few words of a western language look like an eastern one: these, each between plain letters, are not.
+LATIN = {"cp1250", "cp1252", "cp1254", "cp1257", "cp1258", "iso8859-2", "iso8859-9", "cp850", "cp852", "mac-roman"}
+# A few words of a western language look like an eastern one, and many of Italian: these, each between plain letters,
+# are not.
 WESTERN = frozenset("àâäçéèêëîïôöùûüÿœæñáíóúìòãõåøßÀÂÄÇÉÈÊËÎÏÔÖÙÛÜŒÆÑÁÍÓÚÃÕÅØ¿¡ºª’‘“”«»…–—€°")
 NEIGHBOURS = re.compile(r"[^\W\d_A-Za-z]{2}")
 # Hungarian's letters as cp1252 shows them: each is one of a western language too, and the guesser is seldom sure.
@@ -87,9 +89,11 @@ def _guesses(words: bytes) -> list[str]:
     if _is_hungarian(words):
         likely.append("cp1250")
     guess = chardet.detect(words, include_encodings=ENCODINGS)
-    if guess["confidence"] < SURE and _is_western(words):
+    name = guess["encoding"]
+    is_doubtful = name is None or guess["confidence"] < SURE or codecs.lookup(name).name not in LATIN
+    if is_doubtful and _is_western(words):
         likely.append("cp1252")
-    return likely if guess["encoding"] is None else [*likely, guess["encoding"]]
+    return likely if name is None else [*likely, name]
 
 
 def _commonness(words: bytes, encoding: str, commonest: str) -> float:
@@ -101,7 +105,8 @@ def _commonness(words: bytes, encoding: str, commonest: str) -> float:
 
 def _is_western(words: bytes) -> bool:
     text = words.decode("cp1252", errors="replace")
-    return all(letter.isascii() or letter in WESTERN for letter in text) and not NEIGHBOURS.search(text)
+    is_western = not text.isascii() and all(letter.isascii() or letter in WESTERN for letter in text)
+    return is_western and not NEIGHBOURS.search(text)
 
 
 def _is_hungarian(words: bytes) -> bool:
