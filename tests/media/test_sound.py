@@ -61,6 +61,11 @@ def test_recordings_put_one_behind_the_other_are_heard_one_behind_the_other(tmp_
     assert loud_from(list(read_sound(path))) == pytest.approx([1.0, 5.0, 9.0], abs=0.3)
 
 
+def test_sound_that_begins_long_after_the_first_picture_is_heard(tmp_path: Path) -> None:
+    path = write_talking(tmp_path / "clip.ts", [(8.0, tone(1))], seconds=20, rate=25, codec="mp2")
+    assert loud_from(list(read_sound(path))) == pytest.approx([8.0], abs=0.1)
+
+
 def test_a_file_without_sound_gives_none(tmp_path: Path) -> None:
     assert list(read_sound(write_video(tmp_path / "clip.mp4", range(5)))) == []
 

@@ -53,7 +53,8 @@ def read_sound(path: str | PathLike[str], language: str | None = None) -> Iterat
         tracks = container.streams.audio
         track = next((track for track in tracks if is_in(track.language, language)), None)
         if track is None:
-            track = container.streams.best("audio")
+            # FFmpeg sees nothing in a track that begins after the seconds of a stream that it looks at beforehand.
+            track = container.streams.best("audio") or next(iter(tracks), None)
         if track is not None:
             yield from _pieces(_frames(container, track, file), beginning(file))
 
