@@ -165,6 +165,14 @@ class Attacked:
         fields = Path(f"/proc/{self.server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def holds(self, name: str) -> bool:
+        """Whether the server has a file open whose path has `name` in it."""
+        held = False
+        for link in Path(f"/proc/{self.server.process.pid}/fd").iterdir():
+            with suppress(OSError):
+                held |= name in os.readlink(link)
+        return held
+
     def check(self) -> None:
         """Nobody was called, the secret is not opened, and the server serves."""
         called = self.log.read_text()
@@ -582,6 +590,7 @@ def form(*parts: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:
 
 
 FILE = 'file"; filename="clip.mp4"'
+UPLOAD = [f"{name}: {value}" for name, value in form()[1].items()]
 FORMS = {
     "no file": [('purpose"', b"user_data")],
     "empty file": [(FILE, b""), ('purpose"', b"user_data")],
@@ -677,6 +686,49 @@ def test_slow_clients_hold_up_nobody_and_are_let_go(attacked: Attacked):
         connection.close()
     assert time.monotonic() - begun > 1.0
     reader.close()
+    attacked.check()
+
+
+def test_uploads_that_trickle_give_their_places_back(attacked: Attacked):
+    body, headers = form((FILE, b"abc"), ('purpose"', b"user_data"))
+    slow = [socket.create_connection(("127.0.0.1", attacked.server.port)) for _ in range(4)]
+    for connection in slow:
+        connection.sendall(head("Host: localhost", *UPLOAD, f"Content-Length: {2**20}", path="/v1/files") + body[:60])
+        connection.setblocking(False)
+    deadline = time.monotonic() + 20
+    refused, told = False, dict.fromkeys(slow, b"")
+    while not all(told.values()):
+        assert time.monotonic() < deadline  # a byte now and then is no reason to wait for the rest
+        for connection in slow:
+            with suppress(OSError):
+                connection.send(b"-")
+            with suppress(BlockingIOError, ConnectionResetError):
+                told[connection] += connection.recv(1 << 16)
+        refused = refused or attacked.send(body, "/v1/files", headers=headers)[0] == 429
+        time.sleep(0.1)
+    assert refused and all(b" 408 " in answer for answer in told.values())
+
+    status, text = attacked.send(body, "/v1/files", headers=headers)
+    assert status == 200, text
+    attacked.send(b"", f"/v1/files/{json.loads(text)['id']}", "DELETE")
+    attacked.check()
+
+
+def test_a_reader_who_does_not_read_is_let_go(attacked: Attacked):
+    body, headers = form((FILE, bytes(4 * 2**20)), ('purpose"', b"user_data"))
+    name = json.loads(attacked.send(body, "/v1/files", headers=headers)[1])["id"]
+    begun = time.monotonic()
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect(("127.0.0.1", attacked.server.port))
+        reader.sendall(head("Host: localhost", method="GET", path=f"/v1/files/{name}/content"))
+        while not attacked.holds(name):
+            assert time.monotonic() < begun + 10
+        while attacked.holds(name):
+            assert time.monotonic() < begun + 20
+            time.sleep(0.1)
+    assert time.monotonic() - begun > 1.0
+    attacked.send(b"", f"/v1/files/{name}", "DELETE")
     attacked.check()
 
 

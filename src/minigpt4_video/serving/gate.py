@@ -2,7 +2,9 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,7 +38,8 @@ class Gate:
         self._limits = limits
         self._metrics = metrics
         self._arriving = 0
-        self._uploading = 0
+        self._uploading: Counter[str] = Counter()
+        """Files that are being received, by whose they are."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,19 +55,16 @@ class Gate:
 
         upload = scope["method"] == "POST" and scope["path"].rstrip("/") == UPLOADS
         body = _Body(self, receive, upload)
-        self._uploading += upload
         try:
             self._check(scope, body)
-            if upload and self._uploading > self._limits.uploads_at_once:
-                raise Fault(429, "Too many files are being received; try again soon.", kind=BUSY, retry_after=10)
-            await self._app(scope, body.receive, noted)
+            with self._place(scope["tenant"]) if upload else nullcontext():
+                await self._app(scope, body.receive, noted)
         except Fault as fault:
             response = fault.response()
             response.headers["Connection"] = "close"
             await response(scope, receive, noted)
         finally:
             self._arriving -= body.held
-            self._uploading -= upload
             self._metrics.requests.labels(_route(scope["path"]), str(status)).inc()
 
     def _check(self, scope: Scope, body: "_Body") -> None:
@@ -80,6 +80,19 @@ class Gate:
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()) or int(length[:18]) > body.most:
             raise too_large(body.most)
+
+    @contextmanager
+    def _place(self, tenant: str) -> Iterator[None]:
+        """One of the places for uploads, of which no key can take all where there are others. Raises Fault."""
+        most = self._limits.uploads_at_once
+        share = max(1, most // 2) if len(self._keys) > 1 else most
+        if self._uploading.total() >= most or self._uploading[tenant] >= share:
+            raise Fault(429, "Too many files are being received; try again soon.", kind=BUSY, retry_after=10)
+        self._uploading[tenant] += 1
+        try:
+            yield
+        finally:
+            self._uploading[tenant] -= 1
 
     def _arrived(self, count: int) -> None:
         self._arriving += count
@@ -97,19 +110,21 @@ class _Body:
         self._gate = gate
         self._receive = receive
         self._is_upload = is_upload
-        self._seconds = limits.body_seconds
-        self._deadline: float | None = None
+        self._limits = limits
+        self._begun: float | None = None
         self._size = 0
         self._complete = False
 
     async def receive(self) -> Message:
         if self._complete:
             return await self._receive()
-        now = asyncio.get_running_loop().time()
-        if self._deadline is None or self._is_upload:  # an upload may take long, as long as something comes
-            self._deadline = now + self._seconds
+        if self._begun is None:
+            self._begun = asyncio.get_running_loop().time()
+        deadline = self._begun + self._limits.body_seconds
+        if self._is_upload:  # which may take long, but not as long as its sender likes
+            deadline += self._size / self._limits.slowest
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with asyncio.timeout_at(deadline):
                 message = await self._receive()
         except TimeoutError as error:
             raise Fault(408, "The request did not arrive in time.") from error

@@ -14,8 +14,8 @@ class Keys:
     def __init__(self, keys: Sequence[str] = ()) -> None:
         self._digests = [_digest(key) for key in keys]
 
-    def __bool__(self) -> bool:
-        return bool(self._digests)
+    def __len__(self) -> int:
+        return len(self._digests)
 
     def who(self, authorization: str | None) -> str | None:
         """The name under which what this key's owner has sent is kept apart from others'; None for no valid key."""

@@ -16,7 +16,9 @@ class Limits:
     arriving_bytes: int = 512 * MIB
     """Of all requests that are being received."""
     body_seconds: float = 60.0
-    """For receiving a request."""
+    """For receiving a request, and until a client has taken what it is sent; what is large has longer (`slowest`)."""
+    slowest: int = 64 * 1024
+    """Bytes a second, on average, that an upload brings and a reader takes, or they are given up."""
     head_seconds: float = 10.0
     """For receiving a request's head."""
     connections: int = 512
@@ -43,7 +45,7 @@ class Limits:
     seconds: float = 300.0
     """For one request, from its arrival to the end of its answer."""
     uploads_at_once: int = 4
-    """Files that are being received."""
+    """Files that are being received; of those, one of several keys has at most half."""
     upload_seconds: float = 24 * 3600.0
     """After which an upload is deleted."""
     uploads_bytes: int = 20 * 1024 * MIB

@@ -80,7 +80,7 @@ def serve(chat: VideoChat, serving: Serving, listening: Callable[[int], None] = 
             add_page(app, service, uploads)
         config = uvicorn.Config(
             app,
-            http=partial(Patient, head_seconds=limits.head_seconds),  # type: ignore[arg-type]
+            http=partial(Patient, limits=limits),  # type: ignore[arg-type]
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -95,16 +95,29 @@ def serve(chat: VideoChat, serving: Serving, listening: Callable[[int], None] = 
 
 class Patient(H11Protocol):
     """Waits for the head of a request for some seconds and no longer, and reads none that is too large: h11 bounds a
-    head that arrives in pieces, but takes thousands of headers apart that arrive at once."""
+    head that arrives in pieces, but takes thousands of headers apart that arrive at once. Whoever does not take what
+    it is sent is given up as well."""
 
-    def __init__(self, *arguments: Any, head_seconds: float, **options: Any) -> None:
+    def __init__(self, *arguments: Any, limits: Limits, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._head_seconds = head_seconds
+        self._limits = limits
         self._waiting: asyncio.TimerHandle | None = None
+        self._sending: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # all that lies here is waited for, the end of an answer too
         self._wait()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        seconds = self._limits.body_seconds + self.transport.get_write_buffer_size() / self._limits.slowest
+        # Closing would wait for the client to take the rest.
+        self._sending = self.loop.call_later(seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._sent()
 
     def data_received(self, data: bytes) -> None:
         if self._between_requests() and not _has_whole_head(data) and len(data) > LARGEST_HEAD:
@@ -118,18 +131,24 @@ class Patient(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_no_more()
+        self._sent()
         super().connection_lost(exc)
 
     def _between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
     def _wait(self) -> None:
-        self._waiting = self.loop.call_later(self._head_seconds, self._late)
+        self._waiting = self.loop.call_later(self._limits.head_seconds, self._late)
 
     def _wait_no_more(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+
+    def _sent(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
 
     def _late(self) -> None:
         self._waiting = None
