@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import IO
 
+from minigpt4_video.errors import UserError
 from minigpt4_video.inference.writing import write_whole
 from minigpt4_video.serving.faults import Fault
 from minigpt4_video.serving.limits import Limits
@@ -104,11 +105,11 @@ class Uploads:
 
     def _write(self, tenant: str, filename: str, purpose: str, content: IO[bytes], seconds: float | None) -> Upload:
         folder = self._folder / tenant
-        folder.mkdir(exist_ok=True, mode=0o700)
         name = f"file-{secrets.token_hex(16)}"
         aside, place = folder / f"{name}.part", folder / f"{name}.media"
         made = hashlib.sha256()
         try:
+            folder.mkdir(exist_ok=True, mode=0o700)
             with aside.open("xb") as file:
                 while piece := content.read(PIECE):
                     made.update(piece)
@@ -119,9 +120,10 @@ class Uploads:
             lasting = min(self._limits.upload_seconds, seconds or self._limits.upload_seconds)
             known = Upload(name, filename, purpose, size, made.hexdigest(), now, now + int(lasting))
             write_whole(folder / f"{name}.json", json.dumps(asdict(known)).encode())
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            place.unlink(missing_ok=True)
+        except (OSError, UserError) as error:  # whose words name the place
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+                place.unlink(missing_ok=True)
             raise Fault(507, "The file could not be kept.", kind="server_error") from error
         return known
 
