@@ -118,6 +118,24 @@ def test_the_longest_unused_go_first_when_it_is_full(store):
     assert store.held()["frames"] == (3, 3 * size)
 
 
+def test_parts_are_apart_but_have_one_limit_and_are_told_pruned_and_cleared_together(store):
+    one, other = store.part("one"), store.part("other")
+    for part in (one, store, other):
+        assert part.get(NAME) is None
+        part.put(NAME, {"a": torch.zeros(1000)})
+    for age, part in enumerate((one, store, other)):
+        os.utime(part._place(NAME), (time.time() - 100 + age,) * 2)
+    size = one._place(NAME).stat().st_size
+    assert store.held()["features"] == (3, 3 * size) and one.held()["features"] == (1, size)
+
+    store.limit = 3 * size
+    other.put(key("features", "more"), {"a": torch.zeros(1000)})
+
+    assert [place.get(NAME) is not None for place in (one, store, other)] == [False, True, True]
+    assert store.clear() == (3, 3 * size)
+    assert not list(store.folder.iterdir())
+
+
 def test_what_is_larger_than_the_store_is_not_kept(store):
     store.put(NAME, VALUES)
     store.limit = 3000

@@ -40,6 +40,8 @@ VARIABLE = "MINIGPT4_VIDEO_STORE"
 LIMIT = 20 * 2**30
 NOTES = "files"
 """Beside the kinds: the digests of large files."""
+PARTS = "keys"
+"""Beside the kinds: stores in the store."""
 RECENT = 2.0
 """Seconds in which a file may be written to twice with one time of change."""
 ABANDONED_AFTER = 3600.0
@@ -59,14 +61,20 @@ class Held(NamedTuple):
 class Store:
     """A folder of at most `limit` bytes that processes may share."""
 
-    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+    def __init__(self, folder: Path, limit: int = LIMIT, whole: "Store | None" = None) -> None:
         self.folder = folder
         self.limit = limit
+        self._whole = whole or self
+        """The one that is pruned when something was written here."""
         self._warned = False
         self._held: int | None = None
         """Bytes of all entries, when they were last looked at."""
         self._written = 0
         """Bytes that were added here since."""
+
+    def part(self, name: str) -> "Store":
+        """A store in this one: what is in either is not found in the other, and both together have the limit."""
+        return Store(self.folder / PARTS / name, self.limit, self)
 
     def get(self, key: str) -> dict[str, torch.Tensor] | None:
         """The tensors under a key, or None."""
@@ -97,7 +105,11 @@ class Store:
                 logger.warning("the store %s could not keep what was computed: %s", self.folder, reason)
             self._warned = True
             return
-        self._written += sum(tensor.nbytes for tensor in held.values())
+        self._whole._wrote(sum(tensor.nbytes for tensor in held.values()))
+
+    def _wrote(self, count: int) -> None:
+        """Prune where that may be due."""
+        self._written += count
         held_now = self.limit if self._held is None else self._held + self._written
         # A look at every entry after each new one would take longer than what it is kept for, once there are many.
         if held_now >= self.limit or self._written > self.limit // LOOKED_AFTER:
@@ -132,7 +144,7 @@ class Store:
     def clear(self) -> Held:
         """Remove everything that is the store's; what was removed. Raises UserError where that is not allowed."""
         before = self.held()
-        for name in (*KINDS, NOTES):
+        for name in (*KINDS, NOTES, PARTS):
             try:
                 shutil.rmtree(self.folder / name)
             except FileNotFoundError:
@@ -183,9 +195,9 @@ class Store:
         return self.folder / kind / name[:2] / f"{name}.safetensors"
 
     def _files(self, kind: str) -> list[tuple[float, int, Path]]:
-        """Last use, size and path of all entries of a kind, those being written among them."""
+        """Last use, size and path of all entries of a kind, in the parts too, and those being written among them."""
         found = []
-        for entry in (self.folder / kind).glob("*/*"):
+        for entry in (*self.folder.glob(f"{kind}/*/*"), *self.folder.glob(f"{PARTS}/*/{kind}/*/*")):
             try:
                 parts = [file.stat() for file in (entry.iterdir() if entry.is_dir() else (entry,))]
                 found.append((max(one.st_mtime for one in parts), sum(one.st_size for one in parts), entry))

@@ -29,7 +29,7 @@ from minigpt4_video.long_video.index import ABOUT, Settings, index_key, load_ind
 from minigpt4_video.media import Clip
 from minigpt4_video.messages import Message
 from minigpt4_video.serving.faults import Fault
-from minigpt4_video.serving.scheduler import Asked, Tell, Ticket
+from minigpt4_video.serving.scheduler import Asked, Closing, Tell, Ticket
 from minigpt4_video.serving.scheduler import Said as Spoken
 from minigpt4_video.serving.watching import Wanted, Watcher
 
@@ -47,6 +47,9 @@ Submit = Callable[[Asked, Tell], Ticket]
 class Making:
     """An index that is being made."""
 
+    folder: Path
+    """Of the video's copy."""
+    work: "Future[None] | None" = None
     done: "Future[None]" = field(default_factory=Future)
     share: float = 0.0
 
@@ -117,6 +120,10 @@ class Films:
 
     def close(self) -> None:
         self._worker.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            left = [(key, making) for key, making in self._making.items() if making.work and making.work.cancelled()]
+        for key, making in left:
+            self._ended(key, making, Closing())
 
     def _at(self, video: LongVideo, tenant: str, path: Path, digest: str) -> LongVideo:
         """The same, read from where the file is now."""
@@ -135,9 +142,10 @@ class Films:
         store = self._store(tenant)
         if store is not None:
             return index_place(store, name)
-        if name not in self._places:
-            self._places[name] = index_place(None, name)
-        return self._places[name]
+        held = f"{tenant} {name}"
+        if held not in self._places:
+            self._places[held] = index_place(None, name)
+        return self._places[held]
 
     def _begun(
         self, tenant: str, name: str, path: Path, digest: str, footage: Footage, said: Said, place: Path
@@ -150,14 +158,13 @@ class Films:
                 429, f"{MOST} videos are being indexed; try again later.", kind="rate_limit_error",
                 code="queue_full", retry_after=60,
             )  # fmt: skip
-        making = self._making[key] = Making()
-        folder = Path(tempfile.mkdtemp(prefix="minigpt4-video-"))
+        making = self._making[key] = Making(Path(tempfile.mkdtemp(prefix="minigpt4-video-")))
         try:
-            kept = _kept(path, folder)
-            self._worker.submit(self._make, tenant, key, kept, digest, footage, said, place, making)
+            kept = _kept(path, making.folder)
+            making.work = self._worker.submit(self._make, tenant, key, kept, digest, footage, said, place, making)
         except BaseException:
             del self._making[key]
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(making.folder, ignore_errors=True)
             raise
         return making
 
@@ -175,10 +182,12 @@ class Films:
             )  # fmt: skip
         except BaseException as error:
             failure = error
-        finally:
-            shutil.rmtree(path.parent, ignore_errors=True)
-            with self._lock:
-                del self._making[key]
+        self._ended(key, making, failure)
+
+    def _ended(self, key: str, making: Making, failure: BaseException | None) -> None:
+        shutil.rmtree(making.folder, ignore_errors=True)
+        with self._lock:
+            del self._making[key]
         if failure is None:
             making.done.set_result(None)
         else:

@@ -132,7 +132,7 @@ class Service:
         """Where what is computed for a tenant is kept: apart from what is for others."""
         if tenant not in self._stores:
             base = self.chat.store
-            self._stores[tenant] = base and Store(base.folder / "keys" / tenant, base.limit)
+            self._stores[tenant] = base and base.part(tenant)
         return self._stores[tenant]
 
 
