@@ -247,6 +247,22 @@ def test_what_is_wrong_with_a_request_is_told_in_openai_s_form(client: openai.Op
             {"messages": asked({"type": "video_url", "video_url": {"url": "ftp://a/b"}}, "Hello?")},
             "messages.0.content.0",
         ),
+        *[
+            ({"messages": asked("Hello?", part)}, f"messages.0.content.1{place}")
+            for part, place in [
+                (video("data:", num_frames=0), ".video_url.num_frames"),
+                (video("data:", num_frame=8), ".video_url.num_frame"),
+                (video("data:", subtitles=[{"start": 0, "end": "later", "text": ""}]), ".video_url.subtitles.0.end"),
+                ({"type": "image_url", "image_url": "data:"}, ".image_url"),
+                ({"type": "text"}, ".text"),
+                ({"type": "file", "file": {"id": "file-1"}}, ".file.file_id"),
+                ({"type": "input_audio", "input_audio": {}}, ""),
+                ({"text": "a"}, ""),
+            ]
+        ],
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"extra_body": {"subtitles": [{"start": -1, "end": 1, "text": ""}]}}, "subtitles.0.start"),
         ({"messages": [{"role": "assistant", "content": "Hello"}]}, "messages"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages"),
     ]:

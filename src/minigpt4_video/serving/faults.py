@@ -77,7 +77,8 @@ def our_fault() -> Fault:
 def described(errors: Any) -> Fault:
     """What is wrong with a request's form, without the values that it holds, which may be anything."""
     first = errors[0]
-    place = ".".join(str(step) for step in first["loc"] if step != "body")
+    steps = map(str, first["loc"])
+    place = ".".join(step for step in steps if step != "body" and not step.startswith("("))
     param = place.encode("ascii", "replace").decode()[:100] or None
     message = str(first["msg"]).encode("utf-8", "replace").decode()[:300]
     return Fault(400, f"{param}: {message}" if param else message, param=param)

@@ -4,12 +4,31 @@ Fields that change nothing are taken and left alone, because clients send them u
 answer in a way that this server cannot are refused.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
+
+def _text_or_list(value: Any) -> str | None:
+    """Which of both something is meant to be, so that a mistake in it is told as one of that form."""
+    return "(text)" if isinstance(value, str) else "(list)" if isinstance(value, list) else None
+
+
+def _part_type(value: Any) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return f"({kind})" if isinstance(kind, str) else None
+
+
+# Tags in brackets are left out where the place of a mistake is told (`faults.described`).
+Given = TypeVar("Given")
+TextOr = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[Given, Tag("(list)")],
+    Discriminator(
+        _text_or_list, custom_error_type="text_or_list", custom_error_message="Input should be a text or a list"
+    ),
+]
 
 MOST_CUES = 5000
 """Of a video; a film has some two thousand."""
@@ -28,7 +47,7 @@ class Cue(_Form):
 
 
 Subtitles = Annotated[
-    str | Annotated[list[Cue], Field(max_length=MOST_CUES)],
+    TextOr[Annotated[list[Cue], Field(max_length=MOST_CUES)]],
     Field(
         description='"auto": a track inside the video; "off"; the text of a subtitle file; or cues with their times.'
     ),
@@ -72,7 +91,17 @@ class File(_Form):
     file: UploadedFile
 
 
-Part = Annotated[Text | Image | Video | File, Field(discriminator="type")]
+Part = Annotated[
+    Annotated[Text, Tag("(text)")]
+    | Annotated[Image, Tag("(image_url)")]
+    | Annotated[Video, Tag("(video_url)")]
+    | Annotated[File, Tag("(file)")],
+    Discriminator(
+        _part_type,
+        custom_error_type="part",
+        custom_error_message="A part has the type 'text', 'image_url', 'video_url' or 'file'",
+    ),
+]
 
 
 class Message(BaseModel):
@@ -81,7 +110,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: TextOr[list[Part]]
     name: str | None = None
 
     @model_validator(mode="after")
@@ -139,7 +168,7 @@ class ChatRequest(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: TextOr[Annotated[list[str], Field(max_length=4)]] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
