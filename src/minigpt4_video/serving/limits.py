@@ -16,9 +16,9 @@ class Limits:
     arriving_bytes: int = 512 * MIB
     """Of all requests that are being received."""
     body_seconds: float = 60.0
-    """For receiving a request, and until a client has taken what it is sent; what is large has longer (`slowest`)."""
+    """For receiving a request, and until a client has taken a piece that it is sent; large ones have longer."""
     slowest: int = 64 * 1024
-    """Bytes a second, on average, that an upload brings and a reader takes, or they are given up."""
+    """Bytes a second by which an upload, and a large piece of an answer, has longer than `body_seconds`."""
     head_seconds: float = 10.0
     """For receiving a request's head."""
     connections: int = 512
