@@ -448,6 +448,29 @@ def test_a_busy_server_is_asked_again(visit: Visit):
     assert page.locator("#chat-notice").is_hidden()
 
 
+def test_who_waits_for_a_busy_server_can_stop_begin_anew_or_take_another_video(visit: Visit):
+    page = opened(visit(), CLIP)
+    busy = {"status": 429, "headers": {"Retry-After": "600"}, "json": {"error": {"message": "busy", "code": None}}}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(**busy))
+
+    ask(page, QUESTION)
+    page.wait_for_selector(".turn:has-text('600')")
+    page.click("#stop")
+    page.wait_for_selector(".turn:has-text('Stopped.')")
+    ask(page, QUESTION)
+    page.wait_for_selector(".turn:nth-of-type(2):has-text('600')")
+    page.click("#again")
+    until(page, "!document.querySelector('.turn')")
+    ask(page, QUESTION)
+    page.wait_for_selector(".turn:has-text('600')")
+    page.click("#another")
+    opened(page, CLIP)
+    page.unroute("**/v1/chat/completions")
+    ask(page, QUESTION)
+
+    assert answers(page, 1)[0]
+
+
 def test_a_stream_that_breaks_off_is_told(visit: Visit):
     page = opened(visit(), CLIP)
     page.route("**/v1/chat/completions", lambda route: route.fulfill(status=200, body='data: {"choices": []}\n\n'))

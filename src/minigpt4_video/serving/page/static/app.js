@@ -345,10 +345,21 @@ async function patiently(turn, signal, act) {
       if (error.code !== "busy" || tried === PATIENCE || turn.answer) throw error;
       Object.assign(turn, { state: "waiting", seconds: error.seconds });
       showTurn(turn);
-      await new Promise((resolve) => setTimeout(resolve, 1000 * error.seconds));
       signal.throwIfAborted();
+      await rest(1000 * error.seconds, signal);
     }
   }
+}
+
+function rest(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    const wake = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    signal.addEventListener("abort", wake, { once: true });
+  });
 }
 
 at("report").onclick = async () => {
