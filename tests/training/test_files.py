@@ -18,7 +18,7 @@ from minigpt4_video.data.sample import Record
 from minigpt4_video.errors import DataError, RecipeError
 from minigpt4_video.inference.chat import VideoChat
 from minigpt4_video.inference.store import Store
-from minigpt4_video.messages import text_of
+from minigpt4_video.messages import media_parts, text_of
 from minigpt4_video.model import MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
 from minigpt4_video.model.branches import PACKED
 from minigpt4_video.model.processing import IGNORED
@@ -26,7 +26,8 @@ from minigpt4_video.training import kept
 from minigpt4_video.training.files import Files, FilesCollator
 from minigpt4_video.training.kept import Keep
 from minigpt4_video.training.loop import Sight, packed_loss
-from minigpt4_video.training.sets import Group, gather
+from minigpt4_video.training.recipe import read_recipe
+from minigpt4_video.training.sets import Group, gather, held_out, list_sets, open_sets
 from minigpt4_video.training.train import train
 
 WIDTH = 256
@@ -228,6 +229,31 @@ def test_a_broken_video_is_left_out_told_and_replaced(
         (instruct.parent / "videos" / f"clip{number}.mp4").write_bytes(b"no video at all")
     with pytest.raises(RecipeError, match=r"more than guard\.broken"):
         train(recipe(), tmp_path / "runs" / "b")
+
+
+def test_a_broken_held_out_video_is_left_out_and_told_and_the_rest_is_evaluated(
+    recipe: Callable[..., Path], instruct: Path, tmp_path: Path
+):
+    place = recipe(tables="[evaluation]\nshare = 0.4\nanswers = 9\n")
+    kept_back = held_out_videos(place, tmp_path / "listed")
+    kept_back[0].write_bytes(b"no video at all")
+    run = train(place, tmp_path / "runs" / "a")
+    told = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
+    assert {one["id"].split("#")[0] for one in told} == {kept_back[0].stem}
+    losses = [one["eval_loss"] for one in json.loads((run / "run.json").read_text())["log"] if "eval_loss" in one]
+    assert len(losses) == 3 and all(loss > 1 for loss in losses)
+    answered = {json.loads(line)["id"].split("#")[0] for line in (run / "answers.jsonl").read_text().splitlines()}
+    assert answered == {kept_back[1].stem}
+    kept_back[1].write_bytes(b"no video at all")
+    with pytest.raises(RecipeError, match=r"none of the 2 held-out samples can be used; .*skipped\.jsonl lists them"):
+        train(place, tmp_path / "runs" / "b")
+
+
+def held_out_videos(recipe: Path, folder: Path) -> list[Path]:
+    plan = read_recipe(recipe)
+    list_sets(plan.data, folder)
+    (found,) = held_out(open_sets(plan.data, folder).groups, plan.evaluation)[1]
+    return [Path(part["path"]) for group in found for part in media_parts(group.records[0].messages)]
 
 
 def test_a_set_in_which_nothing_can_be_read_ends_the_run_at_once(

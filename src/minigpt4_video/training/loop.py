@@ -273,7 +273,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Loss of the held-out samples, and answers to the first of their questions."""
+        """Loss of the held-out samples, and answers to the first of their questions. Raises RecipeError where none of
+        them can be read."""
         assert self.held is not None and self.collate is not None
         self.model.eval()
         device = self.args.device
@@ -284,15 +285,20 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             mine = range(first, min(first + size, len(self.held)))
             # One without samples takes part all the same: shards are gathered by all processes together.
             batch = self.collate([self.held[number] for number in mine or (0,)])
+            skipped = batch.pop("skipped")
+            self.watch.tell(skipped if mine else [])
             inputs = self._prepare_inputs(batch)
-            self.watch.tell(batch["skipped"] if mine else [])
             with self.accelerator.autocast():
                 loss = packed_loss(self.model, self._seen(inputs), 1)["loss"]
             if mine:
                 total += loss
                 learned += (inputs["labels"] != IGNORED).sum()
         total, learned = self.accelerator.reduce(torch.stack([total, learned])).unbind()
-        metrics = {"eval_loss": float(total / learned.clamp(min=1))}
+        if not learned:  # a loss of 0 would be the best for ever
+            raise RecipeError(
+                f"none of the {len(self.held)} held-out samples can be used; {self.watch.place} lists them"
+            )
+        metrics = {"eval_loss": float(total / learned)}
         if self.answers and (self.sharded or self.args.process_index == 0):
             metrics |= self._answered()
         self.log(dict(metrics))
