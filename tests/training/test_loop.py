@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -228,3 +229,20 @@ def test_a_resumed_watch_remembers_what_was_skipped(tmp_path: Path) -> None:
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 13
     with pytest.raises(RecipeError, match="5 samples cannot be used, beside 13 that can"):
         again.read(["good"], [Skipped("bad 5", "torn")])
+
+
+def test_held_out_samples_that_are_skipped_say_nothing_of_those_learnt_from(tmp_path: Path) -> None:
+    watch = Watch(Guard(broken=0.0), tmp_path)
+    watch.read(["good"], [])
+    watch.tell([Skipped(f"held {n}", "torn", held_out=True) for n in range(9)])
+    watch.read(["good"], [Skipped("bad", "torn")])
+    again = Watch(Guard(broken=0.0), tmp_path, seen=2)
+    again.read(["good"], [Skipped(f"worse {n}", "torn") for n in range(2)])
+    with pytest.raises(RecipeError, match="4 samples cannot be used, beside 4 that can"):
+        again.read(["good"], [Skipped("worst", "torn")])
+
+
+def test_a_resumed_run_counts_what_all_its_processes_read_as_the_list_of_skipped_ones_does(tmp_path: Path) -> None:
+    both = SimpleNamespace(per_device_train_batch_size=3, gradient_accumulation_steps=2, world_size=2)
+    assert training._seen(str(tmp_path / "checkpoint-10"), both) == 120
+    assert training._seen(None, both) == 0

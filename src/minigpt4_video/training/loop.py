@@ -51,7 +51,8 @@ class Watch:
     """Stops a run that goes wrong, with the names of what it was fed."""
 
     def __init__(self, guard: Guard, output: Path, seen: int = 0) -> None:
-        """`seen` samples were read before, in the run that is gone on with."""
+        """`seen` samples were read before, by all processes of the run that is gone on with: the list of those that
+        were left out is of all of them too."""
         self.guard = guard
         self.place = output / SKIPPED
         self.seen = seen
@@ -60,7 +61,7 @@ class Watch:
         self._fed: list[str] = []
         self._skipped: set[str] = set()
         self._broken: set[str] = set()
-        """Samples, of which several records may have been skipped."""
+        """Samples to learn from, of which several records may have been skipped."""
         if seen and self.place.is_file():
             told = self.place.read_text(encoding="utf-8").splitlines()
             self._note([Skipped(**json.loads(line)) for line in told if line.endswith("}")])
@@ -87,7 +88,7 @@ class Watch:
 
     def _note(self, skipped: Sequence[Skipped]) -> None:
         self._skipped |= {one.id for one in skipped}
-        self._broken |= {one.sample or one.id for one in skipped}
+        self._broken |= {one.sample or one.id for one in skipped if not one.held_out}
 
     def learnt(self, loss: float, step: int, ends: bool) -> None:
         """The loss of a part of a step; `ends` where it is the last part. Raises RecipeError for one that is wrong."""
@@ -286,7 +287,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             # One without samples takes part all the same: shards are gathered by all processes together.
             batch = self.collate([self.held[number] for number in mine or (0,)])
             skipped = batch.pop("skipped")
-            self.watch.tell(skipped if mine else [])
+            self.watch.tell([skip._replace(held_out=True) for skip in skipped] if mine else [])
             inputs = self._prepare_inputs(batch)
             with self.accelerator.autocast():
                 loss = packed_loss(self.model, self._seen(inputs), 1)["loss"]

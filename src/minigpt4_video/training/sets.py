@@ -61,6 +61,8 @@ class Skipped(NamedTuple):
     reason: str
     sample: str = ""
     """The video or picture that cannot be read, where that is why: the same for all records about it."""
+    held_out: bool = False
+    """Whether it is one of those that are evaluated on, which say nothing of those that are learnt from."""
 
 
 def gather(records: Iterable[Record | Flaw]) -> tuple[list[Group], list[Flaw]]:

@@ -130,7 +130,6 @@ def train(
     processor = start_processor(plan, output) or _new_processor(plan)
     setup = _setup(plan, output, processor, arguments)
     last = last_checkpoint(output) if resume else None
-    seen = 0 if last is None else int(last.rpartition("-")[2]) * _samples_a_step(arguments) // arguments.world_size
     output.mkdir(parents=True, exist_ok=True)
     _begin(plan, output, arguments, goes_on=last is not None)
     interruption = Interruption()
@@ -145,7 +144,7 @@ def train(
         data_collator=setup.collator,
         optimizers=(optimizer, _schedule(plan, optimizer, arguments)),
         callbacks=[Progress(), interruption, *setup.callbacks],
-        watch=Watch(plan.guard, output, seen),
+        watch=Watch(plan.guard, output, _seen(last, arguments)),
         sight=setup.sight,
         held=setup.held,
         collate=setup.collator if isinstance(setup.collator, FilesCollator) else None,
@@ -234,6 +233,11 @@ def _samples_a_step(arguments: TrainingArguments) -> int:
     """Over all processes."""
     batch: int = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     return batch * max(1, int(arguments.world_size))
+
+
+def _seen(checkpoint: str | None, arguments: TrainingArguments) -> int:
+    """How many samples all processes together read before a checkpoint."""
+    return 0 if checkpoint is None else int(checkpoint.rpartition("-")[2]) * _samples_a_step(arguments)
 
 
 def _setup(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, arguments: TrainingArguments) -> Setup:
