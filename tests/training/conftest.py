@@ -58,7 +58,7 @@ def recipe(tmp_path: Path, random_model: Path, instruct: Path) -> Callable[..., 
             f'[parts]\nmodel = "{random_model}"\n[learn]\nlora_rank = 4\n{learn}\n'
             f'[[data]]\nformat = "videoinstruct-100k"\npath = "{instruct}"\nmedia = "{instruct.parent / "videos"}"\n'
             f"{tables}\n[training]\nper_device_train_batch_size = 2\nlogging_steps = 1\nsave_steps = 1\n"
-            f"optim = 'adamw_torch'\n{training}\n"
+            f"{training}\n"
         )
         return place
 

@@ -2,6 +2,7 @@
 same run."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,22 @@ def test_a_missing_part_says_what_to_run_first(tmp_path: Path) -> None:
 def test_an_unknown_training_option_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="learning_rat"):
         train("tiny/vision", tmp_path / "vision", overrides=SMALL | {"training.learning_rat": "1"})
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("learning_rate = 1e-3", "learning_rate has no effect here; say optimizer.rate"),
+        ("weight_decay = 0.1", "weight_decay has no effect here; say optimizer.weight_decay"),
+        ("optim = 'sgd'", "optim has no effect here; say optimizer.kind"),
+        ("adam_epsilon = 1e-5", "adam_epsilon has no effect here; leave it out"),
+        ("label_smoothing_factor = 0.1", "label_smoothing_factor has no effect here; leave it out"),
+        ("lr_scheduler_type = 'constant'", 'lr_scheduler_type has no effect where optimizer.schedule is "original"'),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused_by_name(
+    recipe: Callable[..., Path], tmp_path: Path, option: str, said: str
+) -> None:
+    place = recipe(tables='[optimizer]\nschedule = "original"\n', training=f"max_steps = 1\n{option}")
+    with pytest.raises(RecipeError, match=said):
+        train(place, tmp_path / "runs" / "a")

@@ -82,6 +82,18 @@ BEGUN = "begun.toml"
 """The effective recipe, from the beginning of a run; a complete one has `recipe.toml`."""
 DRAWN = "drawn.json"
 """What decides which samples a step learns from."""
+IDLE = {
+    "learning_rate": "say optimizer.rate",
+    "weight_decay": "say optimizer.weight_decay",
+    "optim": "say optimizer.kind",
+    "optim_args": "say [optimizer]",
+    "optim_target_modules": "say [optimizer]",
+    "adam_beta1": "leave it out",
+    "adam_beta2": "leave it out",
+    "adam_epsilon": "leave it out",
+    "label_smoothing_factor": "leave it out",
+}
+"""Options of transformers' trainer about what it is given here, optimiser and loss; and what to do in their place."""
 KEPT = "kept"
 """The folder beside the run that holds frames or features of what was read."""
 
@@ -175,6 +187,14 @@ def _arguments(plan: Recipe, output: Path) -> TrainingArguments:
     on_cpu = not torch.cuda.is_available()
     if plan.training.get("fsdp"):
         raise RecipeError("[training] fsdp is accelerate's, which trains with DDP on CPUs; say `sharded = true` above")
+    for name in plan.training:
+        if name in IDLE:
+            raise RecipeError(f"[training] {name} has no effect here; {IDLE[name]}")
+        if name.startswith("lr_scheduler_") and plan.optimizer.schedule == "original":
+            raise RecipeError(
+                f'[training] {name} has no effect where optimizer.schedule is "original"; say "trainer" there, or '
+                f"leave {name} out"
+            )
     if plan.sharded and (plan.optimizer.kind == "muon" or not plan.data):
         raise RecipeError("sharded = true goes with [[data]] and the optimiser adamw; Muon needs whole matrices")
     settings: dict[str, Any] = {
