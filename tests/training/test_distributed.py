@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainingArguments
 
 from minigpt4_video.errors import RecipeError
+from minigpt4_video.model import MiniGPT4VideoForConditionalGeneration
 from minigpt4_video.training import train as training
 from minigpt4_video.training.loop import PackedTrainer
 from minigpt4_video.training.recipe import read_recipe
@@ -110,6 +111,29 @@ def test_a_whole_language_model_is_trained_in_shards(place: Path, tmp_path: Path
     for (step, name, mine), theirs in zip(losses(made), losses(other), strict=True):
         assert mine == pytest.approx(theirs[2], rel=0.05), (step, name)
     assert told(made)["trained"] == told(other)["trained"]
+
+
+def test_tied_embeddings_are_saved_once_and_gone_on_with(
+    recipe: Callable[..., Path], random_model: Path, tmp_path: Path
+) -> None:
+    model = MiniGPT4VideoForConditionalGeneration.from_pretrained(random_model)
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
+    tied = shutil.copytree(random_model, tmp_path / "tied")
+    MiniGPT4VideoForConditionalGeneration(model.config).save_pretrained(tied)
+    place = recipe(tables=TABLES, training="max_steps = 2\n", learn='language = "full"')
+    place.write_text(place.read_text().replace(str(random_model), str(tied)))
+    made = together(tmp_path, place, *SHARDED)
+    assert "lm_head.weight" not in load_file(made / "checkpoint-1" / "trained.safetensors")
+    log = tmp_path / "log"
+    for processes in (1, 2):
+        again = tmp_path / f"again{processes}" / "run"
+        shutil.copytree(made / "checkpoint-1", again / "checkpoint-1")
+        if processes == 2:
+            together(tmp_path, place, *SHARDED, "--resume", output=again)
+        else:
+            status = running.run(log, "train", str(place), "--output", str(again), *SHARDED, "--resume")
+            assert status == 0, log.read_text()
+        assert_trained_alike(made, again)
 
 
 @pytest.mark.slow

@@ -57,11 +57,15 @@ def save_trained(model: nn.Module, optimizer: Any, folder: Path, first: bool) ->
 
 
 def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What is trained, whole, on the first of the processes; all must call it."""
+    """What is trained, whole, on the first of the processes; all must call it. Tied weights have one name."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
-    state = get_model_state_dict(model, options=_options())
-    return {name: tensor.contiguous() for name, tensor in state.items()}
+    state, trained = get_model_state_dict(model, options=_options()), _trained(model)
+    return {name: tensor.contiguous() for name, tensor in state.items() if name in trained}
+
+
+def _trained(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def load_trained(model: nn.Module, folder: Path) -> None:
@@ -72,8 +76,7 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     if not (folder / TRAINED).is_file():
         raise RecipeError(f"{folder} was written without `sharded = true`; go on with it as it was begun")
     state = load_file(folder / TRAINED)
-    expected = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if expected != set(state):
+    if (expected := _trained(model)) != set(state):
         raise RecipeError(f"{folder} does not hold what this recipe trains: {sorted(expected ^ set(state))[:2]}")
     set_model_state_dict(model, state, options=_options(strict=False))
 
