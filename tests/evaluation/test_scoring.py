@@ -83,10 +83,56 @@ CHOICES = ("a dog runs", "A cat", "nothing", "the man")
         ("", ""),
         ("answer is a mystery", ""),
         ("He catches a category", ""),
+        ("B\nBecause it purrs", "B"),
+        ("**B**", "B"),
+        ("The answer is **B**.", "B"),
+        ("$\\boxed{B}$", "B"),
+        ("\\boxed{\\text{B}}", "B"),
+        ("B - it purrs", "B"),
+        ("B, a cat", "B"),
+        ("B, A cat", "B"),
+        ("B, since A is wrong", "B"),
+        ("A, B", ""),
+        ("A, B and C", ""),
+        ("A\nB", ""),
+        ("A and B", ""),
+        ("The answer is A or B.", ""),
+        ("A dog barks", ""),
+        ("A-frame houses", ""),
     ],
 )
 def test_which_option_an_answer_takes(answer: str, taken: str) -> None:
     assert letter(answer, CHOICES) == taken
+
+
+@pytest.mark.parametrize(
+    ("answer", "taken"),
+    [
+        ("B。", "B"),
+        ("（B）", "B"),
+        ("Ｂ", "B"),
+        ("答案是B", "B"),
+        ("答案：B", "B"),
+        ("正确答案为（C），因为……", "C"),
+        ("选B", "B"),
+        ("我选择C选项", "C"),
+        ("不选B", ""),
+        ("B、蓝色", "B"),
+        ("B蓝色", "B"),
+        ("是蓝色的", "B"),
+        ("它是红色，不是蓝色", ""),
+        ("A、B", ""),
+        ("A和B", ""),
+        ("A型血", "C"),
+        ("绿色", ""),
+    ],
+)
+def test_which_option_an_answer_in_chinese_takes(answer: str, taken: str) -> None:
+    assert letter(answer, ("红色", "蓝色", "A型血")) == taken
+
+
+def test_a_pronoun_is_no_letter_where_there_are_nine_options() -> None:
+    assert letter("I think it is the third", tuple(f"thing {number}" for number in range(9))) == ""
 
 
 def test_the_likeliest_letter_is_that_with_the_highest_log_probability() -> None:

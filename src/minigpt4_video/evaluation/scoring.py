@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from minigpt4_video.evaluation.items import LETTERS, Item, Scoring
-from minigpt4_video.planning import UNIT
+from minigpt4_video.planning import UNIT, UNSPACED
 
 ARTICLES = {"a", "an", "the"}
 ANLS_LEAST = 0.5
@@ -57,27 +57,44 @@ def distance(first: str, second: str) -> int:
     return before[-1]
 
 
-ANSWER_IS = r"(?i:\b(?:answer|option|choice)\b(?:\s+is)?\s*:?)\s*"
+ANSWER_IS = (
+    r"(?:(?i:\b(?:answer|option|choice)\b(?:\s+is)?)|答案(?:是|为|应为|选)?|(?<!不)选(?:项|择)?(?:是|为)?)\s*:?\s*"
+)
+MARKS = re.compile(r"\\(?:boxed|text)\b|[*${}]")
+"""What sets an answer off in Markdown and in TeX."""
+JOINED = r"[)\]]?\s*(?:[,、/&\n]|(?:and|or)\b|[和或与及])\s*"
 
 
 def letter(answer: str, choices: Sequence[str]) -> str:
     """The option an answer takes, "" where it takes none or several: a letter that stands first, in brackets or behind
-    "the answer is", or the text of one option."""
-    allowed, text = LETTERS[: len(choices)], answer.strip()
+    "the answer is", or the text of one option. English or Chinese."""
+    allowed, text = LETTERS[: len(choices)], MARKS.sub("", unicodedata.normalize("NFKC", answer)).strip()
+    said = normalised(text)
+    options = {
+        place: normalised(unicodedata.normalize("NFKC", choice)) for place, choice in zip(allowed, choices, strict=True)
+    }
+    same = [place for place, option in options.items() if len(said) > 1 and said == option]
+    if len(same) == 1:  # "A型血" may be the text of another option than A
+        return same[0]
     bracketed = set(re.findall(rf"\(([{allowed}])\)", text))
     if len(bracketed) > 1:
         return ""
-    # A letter that a word follows may be an article, so "A man" takes no option.
-    first = re.match(rf"[(\[]?([{allowed}{allowed.lower()}])(?:[)\].:,]|$)", text)
-    if found := first or re.search(rf"{ANSWER_IS}[(\[]?([{allowed}])\b", text):
-        return found[1].upper()
+    # A letter that a word follows may be an article, so "A man" takes no option; scripts without spaces have none.
+    behind = rf"[)\].:,–—]|\s+[-–—]|\s*\n|[{UNSPACED}]|$"
+    first = re.match(rf"[(\[]?([{allowed}{allowed.lower()}])(?:{behind})", text)
+    if found := first or re.search(rf"{ANSWER_IS}[(\[]?([{allowed}])(?![A-Za-z0-9_])", text):
+        lone = rf"[(\[]?[{allowed}](?=\s*(?:[)\].,:;/&]|(?:and|or)\b|[{UNSPACED}]|$))"
+        return "" if re.match(JOINED + lone, text[found.end(1) :]) else found[1].upper()
     if bracketed:
         return str(bracketed.pop())
-    said = normalised(text)
-    options = {place: normalised(choice) for place, choice in zip(allowed, choices, strict=True)}
-    same = [place for place, option in options.items() if option and said in (option, f"{place.lower()} {option}")]
-    same = same or [place for place, option in options.items() if option and f" {option} " in f" {said} "]
+    same = [place for place, option in options.items() if option and said == f"{place.lower()} {option}"]
+    same = same or [place for place, option in options.items() if option and _says(said, option)]
     return same[0] if len(same) == 1 else ""
+
+
+def _says(said: str, option: str) -> bool:
+    """Whether an option's words are among those said; scripts without spaces do not tell where a word ends."""
+    return f" {option} " in f" {said} " or (option in said and re.search(f"[{UNSPACED}]", option) is not None)
 
 
 def likeliest(openings: Sequence[float]) -> str:
