@@ -1,6 +1,7 @@
 """A run in a folder: whole, gone on with, refused, and honest about what could not be asked."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,20 @@ def test_what_an_interruption_left_is_not_asked_again_and_what_failed_is(msvd: P
     mended = Counting()
     rows = running.answer(asked, output, mended)
     assert mended.asked == ["-7KMZQEsJW4_205_208#3"] and all("answer" in row for row in rows.values())
+
+
+def test_answers_about_other_videos_of_the_same_names_are_not_taken_for_these(
+    msvd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, identity = tmp_path / "run", Counting().identity()
+    output.mkdir()
+    other = shutil.copytree(msvd.parent, tmp_path / "other")
+    running.begin(running.Task("msvd-qa", msvd), output, identity)
+    monkeypatch.chdir(msvd.parent)
+    running.begin(running.Task("msvd-qa", Path(msvd.name), Path()), output, identity)  # the same by other words
+    for task in (running.Task("msvd-qa", msvd, other), running.Task("msvd-qa", other / msvd.name)):
+        with pytest.raises(DataError, match=r"begun with other media .*, now .*; name another folder, or, if"):
+            running.begin(task, output, identity)
 
 
 def test_questions_and_answers_in_two_files_are_read_as_well(msvd: Path) -> None:

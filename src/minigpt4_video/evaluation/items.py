@@ -69,6 +69,9 @@ class Benchmark(NamedTuple):
 def source(name: str, annotations: Path, media: Path | None, subtitles: str | Path) -> Place:
     """Where a benchmark lies: videos in `media` or beside the annotations; subtitles "auto", "off", or a file or folder
     of them."""
-    folder = media or (annotations if annotations.is_dir() else annotations.parent)
     named = None if subtitles in ("auto", "off") else Path(subtitles)
-    return Place(name, annotations, folder, subtitles=named)
+    return Place(name, annotations, media_folder(annotations, media), subtitles=named)
+
+
+def media_folder(annotations: Path, media: Path | None) -> Path:
+    return media or (annotations if annotations.is_dir() else annotations.parent)

@@ -20,7 +20,7 @@ from minigpt4_video.errors import DataError
 from minigpt4_video.evaluation.answering import Answerer, groups_of
 from minigpt4_video.evaluation.benchmarks import BENCHMARKS
 from minigpt4_video.evaluation.files import Row, add_rows, read_json, read_rows, write_json
-from minigpt4_video.evaluation.items import Benchmark, Item, source
+from minigpt4_video.evaluation.items import Benchmark, Item, media_folder, source
 from minigpt4_video.inference.store import file_digest, source_digest
 
 RUN, ANSWERS, FLAWS, SCORES = "run.json", "answers.jsonl", "flaws.jsonl", "scores.json"
@@ -103,21 +103,23 @@ def begin(task: Task, output: Path, identity: Mapping[str, Any]) -> None:
     told = {
         "benchmark": task.benchmark,
         "annotations": {"path": str(task.annotations), "sha256": _digest(task)},
-        "media": str(task.media) if task.media else None,
+        # What the benchmark makes itself lies in the run's own folder, which may be moved.
+        "media": None if task.made else str(media_folder(task.annotations, task.media).resolve()),
         "subtitles": task.subtitles,
         "answered_by": identity,
     }
     file = output / RUN
     if file.exists():
         earlier = read_json(file)
-        for name in ("benchmark", "annotations", "subtitles", "answered_by"):
+        for name in ("benchmark", "annotations", "media", "subtitles", "answered_by"):
             before, now = earlier.get(name), told[name]
             if name == "annotations":
                 before, now = before.get("sha256"), told[name]["sha256"]  # type: ignore[index]
             if before != now:
+                moved = f', or, if these are the same videos, write {now} into {file} as "media"'
                 raise DataError(
                     f"the run in {output} was begun with other {name.replace('_', ' ')} ({_shown(before, now)}); name "
-                    "another folder"
+                    f"another folder{moved if name == 'media' else ''}"
                 )
         return
     about = {"version": __version__, "python": platform.python_version(), "machine": platform.machine()}
