@@ -102,6 +102,13 @@ def test_what_cannot_be_changed_is_refused(text: str) -> None:
     assert set(AXES) >= {"frames", "subtitles", "rule", "template", "dtype"}
 
 
+def test_a_judge_of_variants_is_refused_and_not_passed_over(command: Command, tmp_path: Path) -> None:
+    judged = ("--judge", "http://localhost:9/v1", "--judge-model", "m", "--output", tmp_path / "run")
+    status, _, said = command("evaluate", "world", "--limit", 7, "--ablate", "frames=4", *judged)
+    assert status == 2 and "--ablate compares by the rules alone; leave --judge out" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_model_is_asked_the_same_at_its_address(command: Command, tmp_path: Path) -> None:
     made = SETS["video-mme"](tmp_path / "set")
 

@@ -109,6 +109,11 @@ def evaluate(
         raise DataError("name a benchmark that `evaluate --list` shows, and a folder with --output")
     if endpoint is not None and (ablate or not endpoint_model):
         raise DataError("--endpoint needs --endpoint-model, and nothing can be ablated there")
+    if ablate and judge:
+        raise DataError(
+            "--ablate compares by the rules alone; leave --judge out, and then have a variant judged by naming its "
+            "folder as --output, with the same settings"
+        )
     quiet()
     from minigpt4_video.evaluation.ablating import Variant, axes
     from minigpt4_video.evaluation.ablating import ablate as run_variants
