@@ -23,6 +23,7 @@ from minigpt4_video.model import MiniGPT4VideoForConditionalGeneration, MiniGPT4
 from minigpt4_video.model.branches import PACKED
 from minigpt4_video.model.processing import IGNORED
 from minigpt4_video.training import kept
+from minigpt4_video.training import train as training
 from minigpt4_video.training.files import Files, FilesCollator
 from minigpt4_video.training.kept import Keep
 from minigpt4_video.training.loop import Sight, packed_loss
@@ -229,6 +230,27 @@ def test_a_broken_video_is_left_out_told_and_replaced(
         (instruct.parent / "videos" / f"clip{number}.mp4").write_bytes(b"no video at all")
     with pytest.raises(RecipeError, match=r"more than guard\.broken"):
         train(recipe(), tmp_path / "runs" / "b")
+
+
+def test_without_speech_no_subtitles_are_learnt_from_or_shown_with_held_out_questions(
+    recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[str] = []
+    whole = training.Files
+
+    def listening(*args: Any, **options: Any) -> Files:
+        made = whole(*args, **options)
+        items = [made[number] for number in range(len(made))]
+        assert all(item.rows for item in items)
+        ids = [one for item in items for row in item.rows for one in row.prefix if one != made.processor.image_token_id]
+        told.append(made.processor.tokenizer.decode(ids))
+        return made
+
+    monkeypatch.setattr(training, "Files", listening)
+    place = recipe(tables="[evaluation]\nshare = 0.4\nanswers = 0\n", training="max_steps = 2")
+    for speech in ("true", "false"):
+        train(place, tmp_path / "runs" / speech, overrides={"speech": speech})
+    assert ["number" in text for text in told] == [True, True, False, False]  # learnt from, held out, and again
 
 
 def test_a_broken_held_out_video_is_left_out_and_told_and_the_rest_is_evaluated(

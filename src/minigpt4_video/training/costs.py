@@ -171,7 +171,8 @@ def _set_shape(plan: Recipe, sizes: Sizes, one: DataSet, groups: Listed | None) 
         answer = sum(answers) / max(sum(said), 1.0)
         if next(iter(media_parts(some[0].messages)), {"type": "image"})["type"] == "image":
             frames = 1
-    prefix = frames * (sizes.tokens_per_frame + TAGS) + (one.expected_subtitle_tokens if frames > 1 else 0)
+    subtitles = one.expected_subtitle_tokens if frames > 1 and plan.speech else 0
+    prefix = frames * (sizes.tokens_per_frame + TAGS) + subtitles
     shape = Shape(frames, min(prefix, plan.width - turn), turns / max(count, 1), turn + FORM, turn * answer)
     return shape, count
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from minigpt4_video.data.mixture import Mixture
 from minigpt4_video.data.reading import shown
+from minigpt4_video.data.sample import Record
 from minigpt4_video.errors import DataError, PlanError, UserError
 from minigpt4_video.inference.store import Store
 from minigpt4_video.messages import Message, parts
@@ -70,6 +71,14 @@ def item(group: Group, processor: MiniGPT4VideoProcessor, reader: Reader, *, fra
         rows = [shared([], [branch]) for branch, _ in told]
         shows = [numbers for _, numbers in told]
     return Item(group.id, tuple(rows), tuple(shows), tuple(reader.media), tuple(skipped))
+
+
+def _without_subtitles(record: Record) -> Record:
+    silent = [
+        {**message, "content": [{**p, "subtitles": "off"} if p["type"] == "video" else p for p in parts(message)]}
+        for message in record.messages
+    ]
+    return record._replace(messages=silent)
 
 
 def _with_media(messages: Sequence[Message], filled: Sequence[Message]) -> list[Message]:
@@ -176,8 +185,10 @@ class Files(Dataset[Item]):  # type: ignore[misc]
         store: Store | None = None,
         keep: Keep = "nothing",
         tower: str = "",
+        speech: bool = True,
     ) -> None:
-        """Without a mixture item n is the n-th of all groups, and one that cannot be used stays empty."""
+        """Without a mixture item n is the n-th of all groups, and one that cannot be used stays empty. Without `speech`
+        videos are shown without their subtitles."""
         self.sets = sets
         self.mixture = mixture
         self.processor = processor
@@ -187,11 +198,16 @@ class Files(Dataset[Item]):  # type: ignore[misc]
         self.store = store
         self.keep = keep
         self.tower = tower
+        self.speech = speech
 
     def __len__(self) -> int:
         return self.count
 
     def group(self, index: int) -> Group:
+        found = self._drawn(index)
+        return found if self.speech else Group(tuple(_without_subtitles(record) for record in found.records))
+
+    def _drawn(self, index: int) -> Group:
         if self.mixture is not None:
             draw = self.mixture[index]
             return self.sets[draw.part][draw.item]

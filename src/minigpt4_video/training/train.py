@@ -352,6 +352,7 @@ def _setup_files(plan: Recipe, output: Path, processor: MiniGPT4VideoProcessor, 
     tower = tower_digest(inner.model, f"{arguments.bf16} {arguments.fp16}") if choice.keep == "features" else ""
     shared: dict[str, Any] = {
         "frames": plan.frames, "width": plan.width, "store": store, "keep": choice.keep, "tower": tower,
+        "speech": plan.speech,
     }  # fmt: skip
     parts = [part for one, groups in zip(plan.data, trained, strict=True) for part in parts_of(one, groups)]
     mixture = Mixture([part for _, part in parts], plan.seed)
