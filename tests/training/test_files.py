@@ -278,6 +278,30 @@ def held_out_videos(recipe: Path, folder: Path) -> list[Path]:
     return [Path(part["path"]) for group in found for part in media_parts(group.records[0].messages)]
 
 
+@pytest.mark.parametrize("keep", ["features", "frames", "nothing"])
+def test_a_video_that_is_gone_is_replaced_whatever_is_kept(
+    instruct: Path, processor: Any, tmp_path: Path, keep: Keep
+) -> None:
+    held = groups(instruct)
+    (instruct.parent / "videos" / "clip2.mp4").unlink()
+    store = Store(tmp_path / "kept")
+    data = Files([held], Mixture([Part(len(held))]), processor, frames=4, width=WIDTH, count=6, store=store, keep=keep)
+    items = [data[number] for number in range(6)]
+    skips = [skip for item in items for skip in item.skipped]
+    assert all(item.rows for item in items) and {skip.sample.split("#")[0] for skip in skips} == {"clip2"}
+
+
+@pytest.mark.parametrize("keep", ["features", "frames", "nothing"])
+def test_a_picture_that_is_gone_is_replaced_whatever_is_kept(
+    pictures: Path, processor: Any, tmp_path: Path, keep: Keep
+) -> None:
+    held, _ = gather(read("cc-sbu-align", pictures))
+    (pictures.parent / "image" / "3.jpg").unlink()
+    store = Store(tmp_path / "kept")
+    data = Files([held], Mixture([Part(len(held))]), processor, frames=4, width=WIDTH, count=8, store=store, keep=keep)
+    assert all(data[number].rows for number in range(8))
+
+
 def test_a_set_in_which_nothing_can_be_read_ends_the_run_at_once(
     recipe: Callable[..., Path], instruct: Path, tmp_path: Path
 ):

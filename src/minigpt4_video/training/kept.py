@@ -17,6 +17,7 @@ import torch
 
 import minigpt4_video.model
 from minigpt4_video.data.reading import read_picture
+from minigpt4_video.errors import MediaError
 from minigpt4_video.inference.store import (
     Store,
     clip_parts,
@@ -105,8 +106,12 @@ def _parts(path: str, frames: int, options: dict[str, Any]) -> list[Any]:
 
 
 def _digest(path: str) -> str:
-    status = Path(path).stat()
-    return _state_digest(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    """Raises MediaError."""
+    try:
+        status = Path(path).stat()
+        return _state_digest(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 @lru_cache(maxsize=2**16)
