@@ -22,6 +22,7 @@ from minigpt4_video.messages import media_parts, text_of
 from minigpt4_video.model import MiniGPT4VideoForConditionalGeneration, MiniGPT4VideoProcessor
 from minigpt4_video.model.branches import PACKED
 from minigpt4_video.model.processing import IGNORED
+from minigpt4_video.training import files as module
 from minigpt4_video.training import kept
 from minigpt4_video.training import train as training
 from minigpt4_video.training.files import Files, FilesCollator
@@ -174,6 +175,37 @@ def test_long_questions_and_answers_take_room_from_frames_and_are_never_cut(inst
     ]  # fmt: skip
     assert [text.removesuffix("</s>").strip() for text in texts] == [long, "yes"]
     assert all(len(row) <= WIDTH for row in made.rows)
+
+
+def test_frames_and_subtitles_leave_room_for_the_conversation_that_is_longest_by_tokens(instruct: Path, processor: Any):
+    """Which has few turns: of many short ones most of a count by turns is the chat template."""
+    video = instruct.parent / "videos" / "clip1.mp4"
+    video.with_suffix(".srt").write_text(f"1\n00:00:00,000 --> 00:00:01,200\n{'nearly done, it is said here ' * 20}\n")
+    question = "what is seen in this video and said there? " * 4
+    records = [conversation(video, *["?", "no"] * 8), conversation(video, question, "it gets brighter " * 3)]
+    held, _ = gather(records)
+    data = files(held, processor)
+    made = data[0]
+    lengths = [len(row.prefix) + len(branch.ids) for row in made.rows for branch in row.branches]
+    assert not made.skipped and len(lengths) == 2 and WIDTH - 20 < max(lengths) <= WIDTH
+    FilesCollator(processor, WIDTH)([made])
+
+
+def test_a_conversation_that_came_out_longer_than_the_window_is_skipped_by_name(
+    instruct: Path, processor: Any, monkeypatch: pytest.MonkeyPatch
+):
+    video = instruct.parent / "videos" / "clip1.mp4"
+    held, _ = gather([conversation(video, "what?", "a clip"), conversation(video, "who?", "I", "why?", "so")])
+    whole = module._branch
+
+    def longer(messages: Any, *rest: Any) -> Any:
+        made, frames = whole(messages, *rest)
+        return (made._replace(ids=made.ids + [5] * 999) if len(messages) == 4 else made), frames
+
+    monkeypatch.setattr(module, "_branch", longer)
+    made = files(held, processor, width=4 * processor.window)[0]  # a line may hold more than the model's window
+    assert [skip.id for skip in made.skipped] == ["talk 4"] and f"{processor.window} fit" in made.skipped[0].reason
+    assert [len(row.branches) for row in made.rows] == [1]
 
 
 def test_an_epoch_over_kept_features_decodes_and_encodes_nothing(

@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 
 from minigpt4_video.data.mixture import Mixture
 from minigpt4_video.data.reading import shown
-from minigpt4_video.data.sample import Record
 from minigpt4_video.errors import DataError, PlanError, UserError
 from minigpt4_video.inference.store import Store
 from minigpt4_video.messages import Message, parts
@@ -26,8 +25,6 @@ from minigpt4_video.training.sets import Group, Groups, Skipped
 
 SUBSTITUTES = 16
 """How many further draws are tried for one that cannot be used."""
-TURN = 16
-"""More than any chat template writes around a turn, in tokens."""
 BUCKET = 128
 """On the CPU lines are widened to a multiple of this: each new shape costs its kernels a compilation."""
 
@@ -51,11 +48,18 @@ def item(group: Group, processor: MiniGPT4VideoProcessor, reader: Reader, *, fra
     """
     first = shown(group.records[0].messages, frames, processor.image_size, clip=reader.clip, picture=reader.picture)
     conversations = [_with_media(record.messages, first) for record in group.records]
-    planned, skipped = _planned(group, conversations, processor, min(width, processor.window))
-    if not planned:
-        return Item(group.id, (), (), tuple(reader.media), tuple(skipped))
+    window = min(width, processor.window)
+    planned, skipped = _planned(group, conversations, processor, window)
     heads: dict[str, list[int]] = {}
-    told = [_branch(messages, processor, heads) for messages in planned]
+    told = []
+    for name, messages in planned:
+        made = _branch(messages, processor, heads)
+        if (length := len(made[0].ids)) > window:  # the planner may count a little less than is tokenised
+            skipped.append(Skipped(name, f"it is {length} tokens long, and {window} fit; ask less at once"))
+            continue
+        told.append(made)
+    if not told:
+        return Item(group.id, (), (), tuple(reader.media), tuple(skipped))
     one = shared([], [branch for branch, _ in told])
     frames_of = told[0][1]
     alike = all(numbers == frames_of for _, numbers in told)
@@ -73,12 +77,11 @@ def item(group: Group, processor: MiniGPT4VideoProcessor, reader: Reader, *, fra
     return Item(group.id, tuple(rows), tuple(shows), tuple(reader.media), tuple(skipped))
 
 
-def _without_subtitles(record: Record) -> Record:
-    silent = [
+def _without_subtitles(messages: Sequence[Message]) -> list[Message]:
+    return [
         {**message, "content": [{**p, "subtitles": "off"} if p["type"] == "video" else p for p in parts(message)]}
-        for message in record.messages
+        for message in messages
     ]
-    return record._replace(messages=silent)
 
 
 def _with_media(messages: Sequence[Message], filled: Sequence[Message]) -> list[Message]:
@@ -92,30 +95,33 @@ def _with_media(messages: Sequence[Message], filled: Sequence[Message]) -> list[
 
 def _planned(
     group: Group, conversations: Sequence[list[Message]], processor: MiniGPT4VideoProcessor, window: int
-) -> tuple[list[list[Message]], list[Skipped]]:
-    """The conversations with the frames and subtitles that leave room for the longest of them.
+) -> tuple[list[tuple[str, list[Message]]], list[Skipped]]:
+    """The conversations, by the ids of their records, with the frames and subtitles that leave room for the longest.
 
     One that is too long even for a single frame is skipped and told.
     """
     planner = copy.copy(processor)
     planner.window = window
-    lengths = [_words(messages, processor) for messages in conversations]
-    order = sorted(range(len(conversations)), key=lambda number: -sum(lengths[number]))
+    fits: dict[int, int] = {}
     skipped = []
-    for rank, number in enumerate(order):
-        planner.answer_reserve = max(processor.answer_reserve, lengths[number][1])
+    for number, messages in enumerate(conversations):
+        planner.answer_reserve = _reserve(messages, processor)
         try:
-            prepared = planner.prepare(conversations[number][:-1])
+            plans = planner.prepare(_without_subtitles(messages[:-1])).plans
         except PlanError as error:
             skipped.append(Skipped(group.records[number].id, str(error)))
             continue
-        fits = set(order[rank:])
-        clips = iter(zip(prepared.clips, prepared.subtitles, strict=True))
-        filled = []
-        for message in conversations[number]:
-            filled.append({"role": message["role"], "content": [_kept(p, clips) for p in parts(message)]})
-        return [_with_media(one, filled) for at, one in enumerate(conversations) if at in fits], skipped
-    return [], skipped
+        fits[number] = plans[0].question_tokens + planner.answer_reserve if plans else 0
+    if not fits:
+        return [], skipped
+    longest = conversations[max(fits, key=fits.__getitem__)]
+    planner.answer_reserve = _reserve(longest, processor)
+    prepared = planner.prepare(longest[:-1])
+    clips = iter(zip(prepared.clips, prepared.subtitles, strict=True))
+    filled = []
+    for message in longest:
+        filled.append({"role": message["role"], "content": [_kept(p, clips) for p in parts(message)]})
+    return [(group.records[at].id, _with_media(conversations[at], filled)) for at in fits], skipped
 
 
 def _kept(part: dict[str, Any], clips: Any) -> dict[str, Any]:
@@ -126,13 +132,15 @@ def _kept(part: dict[str, Any], clips: Any) -> dict[str, Any]:
     return {"type": "video", "frames": clip, "subtitles": list(texts)}
 
 
-def _words(messages: Sequence[Message], processor: MiniGPT4VideoProcessor) -> tuple[int, int]:
-    """At most how many tokens the words before the last answer are, and exactly how many the last answer is."""
-    said = [part["text"] for message in messages for part in parts(message) if part["type"] == "text"]
-    tokenize = processor.tokenizer
-    before = sum(TURN + len(tokenize(text, add_special_tokens=False)["input_ids"]) for text in said[:-1])
-    answer = tokenize(said[-1] + tokenize.eos_token, add_special_tokens=False)["input_ids"]
-    return before, len(answer)
+def _reserve(messages: Sequence[Message], processor: MiniGPT4VideoProcessor) -> int:
+    """Room for the last answer, in tokens."""
+    return max(processor.answer_reserve, len(_answer(messages[-1], processor)))
+
+
+def _answer(message: Message, processor: MiniGPT4VideoProcessor) -> list[int]:
+    said = processor.plain("".join(part["text"] for part in parts(message) if part["type"] == "text"))
+    ids: list[int] = processor.tokenizer(said + processor.tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def _branch(
@@ -163,7 +171,7 @@ def _branch(
         else:
             ids += processor.encode(piece, add_special_tokens=not learned)
         answer = processor.plain("".join(part["text"] for part in parts(message) if part["type"] == "text"))
-        answered = tokenizer(answer + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+        answered = _answer(message, processor)
         learned.append((len(ids), len(ids) + len(answered)))
         ids += answered
         text, frames = prepared.text + answer, prepared.frames
@@ -205,7 +213,9 @@ class Files(Dataset[Item]):  # type: ignore[misc]
 
     def group(self, index: int) -> Group:
         found = self._drawn(index)
-        return found if self.speech else Group(tuple(_without_subtitles(record) for record in found.records))
+        if self.speech:
+            return found
+        return Group(tuple(record._replace(messages=_without_subtitles(record.messages)) for record in found.records))
 
     def _drawn(self, index: int) -> Group:
         if self.mixture is not None:
