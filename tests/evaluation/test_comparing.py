@@ -1,6 +1,7 @@
 """Two runs beside each other, one thing changed at a time, others' models by the same command, published figures."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +101,17 @@ def test_what_cannot_be_changed_is_refused(text: str) -> None:
         axes([text])
     assert axes(["frames=2,4", "frames=8", "rule=even"]) == {"frames": ["2", "4", "8"], "rule": ["even"]}
     assert set(AXES) >= {"frames", "subtitles", "rule", "template", "dtype"}
+
+
+def test_variants_of_which_no_video_can_be_read_are_told(
+    command: Command, random_model: Path, world: Path, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(world, tmp_path / "broken")
+    for video in broken.glob("*.mp4"):
+        video.write_bytes(b"no video at all")
+    options = ("--annotations", broken, "--limit", 7, "--model", random_model, "--output", tmp_path / "run")
+    status, _, said = command("evaluate", "world", *options, "--ablate", "frames=2")
+    assert status == 2 and "no question could be answered, so there is nothing to compare" in said
 
 
 def test_a_judge_of_variants_is_refused_and_not_passed_over(command: Command, tmp_path: Path) -> None:

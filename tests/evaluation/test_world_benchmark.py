@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from minigpt4_video.data.world.files import render
-from minigpt4_video.errors import UserError
+from minigpt4_video.errors import DataError, UserError
 from minigpt4_video.evaluation.answering import ModelAnswerer, Settings
 from minigpt4_video.evaluation.items import Item
 from minigpt4_video.evaluation.world import choose, make, prior, table
@@ -79,3 +79,10 @@ def test_the_record_of_a_file_is_what_the_benchmark_reads(tmp_path: Path) -> Non
     chosen = choose(tmp_path, 100)
     assert {one.question for one in chosen} == {question["text"] for question in row["questions"]}
     assert str(tmp_path / SimpleNamespace(**row).video) == chosen[0].video["path"]
+
+
+@pytest.mark.parametrize("line", ["{broken", "{}", "[]", '{"video": "a.mp4", "questions": [{}]}'])
+def test_a_damaged_list_of_questions_is_told_with_its_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "questions.jsonl").write_text(f'{{"video": "a.mp4", "questions": []}}\n{line}\n')
+    with pytest.raises(DataError, match=r"questions\.jsonl is damaged in line 2: .*; render the world again"):
+        choose(tmp_path, 7)

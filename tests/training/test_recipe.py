@@ -1,6 +1,7 @@
 """Recipes: a typo is named with its place, values are checked, and what was in force can be read back."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,33 @@ def test_variants_are_checked_before_one_is_chosen(tmp_path: Path) -> None:
         read_recipe(place)
     with pytest.raises(RecipeError, match="has no variant fast; it has full, vision"):
         read_recipe("llama2-7b/stage3", variant="fast")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "said"),
+    [
+        ("tiny/stage3", "evaluation.share=0.1", r"\[evaluation\] share keeps back samples of \[\[data\]\]"),
+        ("tiny/stage3", "evaluation.share=5", r"tiny/stage3\.toml: evaluation: share is 5\.0; it must be from 0 to 1"),
+        ("llama2-7b/stage3", "data=[]", r"neither \[\[data\]\] nor \[\[sources\]\]"),
+        ("tiny/stage3", "frames=0", "frames is 0; it must be at least 1"),
+        ("tiny/stage3", "learn.lora_rank=0", "learn: lora_rank is 0; it must be at least 1"),
+        ("tiny/stage3", "optimizer.rate=nan", "optimizer: rate is nan; it must be at least 0"),
+        ("llama2-7b/stage3", "optimizer.rate=0", 'rate is 0, which schedule = "original" cannot run up to'),
+        ("tiny/stage3", 'training.max_steps="x"', r"\[training\].* 'x'|max_steps is 'x'; it must be a number"),
+        ("tiny/stage3", "training.per_device_train_batch_size=0", "per_device_train_batch_size is 0; .* at least 1"),
+        ("tiny/stage3", "training.gradient_accumulation_steps=0", "gradient_accumulation_steps is 0; .* at least 1"),
+    ],
+)
+def test_a_value_that_cannot_be_trained_with_is_the_user_s_fault(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path, name: str, key: str, said: str
+) -> None:
+    status, _, told = command("train", name, "--output", tmp_path / "run", "--set", key)
+    assert status == 2 and re.search(said, told), told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_that_is_no_text_is_the_user_s_fault(tmp_path: Path) -> None:
+    place = tmp_path / "mine.toml"
+    place.write_bytes('stage = "video-qa"'.encode("utf-16"))
+    with pytest.raises(RecipeError, match=r"mine\.toml cannot be read as a text in UTF-8"):
+        read_recipe(place)

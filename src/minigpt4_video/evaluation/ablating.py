@@ -82,7 +82,11 @@ def ablate(
         folder = output / name.replace(" ", "-").replace("/", "-")
         folder.mkdir(parents=True, exist_ok=True)
         summary = measure(replace(task, subtitles=variant.subtitles), folder, make(variant), progress=progress).summary
-        metric, told = next(iter((summary["mean_over_kinds"] or summary["figures"]).items()))
+        if not (figures := summary["mean_over_kinds"] or summary["figures"]):
+            raise DataError(
+                f"no question could be answered, so there is nothing to compare: {summary['failed'][0]['error']}"
+            )
+        metric, told = next(iter(figures.items()))
         row = {"variant": name, "metric": metric, "mean_over_kinds": bool(summary["mean_over_kinds"]), "figure": told}
         if folder != first:
             row["against_as_it_is"] = compare(first, folder)["differences"][metric]

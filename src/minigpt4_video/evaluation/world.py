@@ -12,7 +12,7 @@ from typing import Any
 
 from minigpt4_video.data.formats.place import Place
 from minigpt4_video.data.world.files import QUESTIONS, render
-from minigpt4_video.errors import UserError
+from minigpt4_video.errors import DataError, UserError
 from minigpt4_video.evaluation.items import Item, Items
 from minigpt4_video.evaluation.scoring import exact
 
@@ -45,16 +45,25 @@ def choose(folder: Path, each: int) -> list[Item]:
         raise UserError(f"{folder} has no {QUESTIONS}; render a world into it first")
     asked: Counter[str] = Counter()
     items: list[Item] = []
-    for line in listing.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        offered = list(enumerate(row["questions"]))
-        for _ in range(min(each, len(offered))):
-            at, question = chosen = min(offered, key=lambda one: asked[f"{one[1]['language']}/{one[1]['kind']}"])
-            offered.remove(chosen)
-            asked[f"{question['language']}/{question['kind']}"] += 1
-            video = {"type": "video", "path": str(folder / row["video"]), "subtitles": "auto"}
-            tags = {name: question[name] for name in ("kind", "needs", "language")}
-            items.append(Item(f"{row['video']}#{at}", video, question["text"], question["answer"], tags=tags))
+    for number, line in enumerate(listing.read_bytes().splitlines(), start=1):
+        try:
+            items += _chosen(json.loads(line), folder, each, asked)
+        except (ValueError, LookupError, TypeError) as error:
+            raise DataError(f"{listing} is damaged in line {number}: {error!r}; render the world again") from error
+    return items
+
+
+def _chosen(row: Mapping[str, Any], folder: Path, each: int, asked: Counter[str]) -> list[Item]:
+    """Questions about one video; `asked` counts the kinds of all."""
+    items = []
+    offered = list(enumerate(row["questions"]))
+    for _ in range(min(each, len(offered))):
+        at, question = chosen = min(offered, key=lambda one: asked[f"{one[1]['language']}/{one[1]['kind']}"])
+        offered.remove(chosen)
+        asked[f"{question['language']}/{question['kind']}"] += 1
+        video = {"type": "video", "path": str(folder / row["video"]), "subtitles": "auto"}
+        tags = {name: question[name] for name in ("kind", "needs", "language")}
+        items.append(Item(f"{row['video']}#{at}", video, question["text"], question["answer"], tags=tags))
     return items
 
 

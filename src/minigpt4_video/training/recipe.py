@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -174,6 +175,20 @@ class Recipe:
     """Handed as it is to `transformers.TrainingArguments`."""
 
 
+RANGES: Mapping[type, Mapping[str, tuple[float, float]]] = {
+    Recipe: {
+        "width": (1, inf), "frames": (1, inf), "vocabulary": (1, inf), "spread": (0, 1), "keep_gib": (0, inf),
+    },
+    Source: {"weight": (0, inf), "questions": (0, inf), "captions": (0, inf), "first": (0, inf), "since": (0, inf)},
+    DataSet: {"weight": (0, inf), "rows": (0, inf)},
+    Evaluation: {"share": (0, 1), "most": (1, inf), "answers": (0, inf), "patience": (0, inf)},
+    Guard: {"spike": (0, inf), "broken": (0, 1)},
+    Learn: {"lora_rank": (1, inf), "lora_alpha": (1, inf), "lora_dropout": (0, 1)},
+    Optimizer: dict.fromkeys(("rate", "matrix_rate", "weight_decay", "start", "floor"), (0, inf)),
+}  # fmt: skip
+"""Least and greatest values."""
+
+
 def shipped() -> list[str]:
     """Names of the recipes in the package, as `tiny/stage3`."""
     root = resources.files("minigpt4_video") / "recipes"
@@ -206,7 +221,10 @@ def _table(name: str | Path, above: tuple[str, ...] = ()) -> tuple[dict[str, Any
     with the file it is in, and one in a variant before it is chosen."""
     path = Path(name)
     if path.is_file():
-        text, place = path.read_text(encoding="utf-8"), path.name
+        try:
+            text, place = path.read_text(encoding="utf-8"), path.name
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path} cannot be read as a text in UTF-8: {error}") from error
     elif str(name) in shipped():
         text = (resources.files("minigpt4_video") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
         place = f"{name}.toml"
@@ -269,7 +287,12 @@ def _record(kind: type, table: Mapping[str, Any], place: str) -> Any:
     ]  # fmt: skip
     if missing:
         raise RecipeError(f"{place}: {missing[0]} is missing")
-    return kind(**{name: _value(hints[name], value, f"{place}: {name}") for name, value in table.items()})
+    values = {name: _value(hints[name], value, f"{place}: {name}") for name, value in table.items()}
+    for name, (least, most) in RANGES.get(kind, {}).items():
+        if name in values and not least <= values[name] <= most:
+            bounds = f"at least {least:g}" if most == inf else f"from {least:g} to {most:g}"
+            raise RecipeError(f"{place}: {name} is {values[name]!r}; it must be {bounds}")
+    return kind(**values)
 
 
 def _value(hint: Any, value: Any, place: str) -> Any:

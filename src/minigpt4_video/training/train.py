@@ -94,6 +94,14 @@ IDLE = {
     "label_smoothing_factor": "leave it out",
 }
 """Options of transformers' trainer about what it is given here, optimiser and loss; and what to do in their place."""
+NUMBERS: Sequence[tuple[str, Any, int]] = (
+    ("max_steps", int, -1),
+    ("num_train_epochs", (int, float), 0),
+    ("per_device_train_batch_size", int, 1),
+    ("per_device_eval_batch_size", int, 1),
+    ("gradient_accumulation_steps", int, 1),
+)
+"""Options of transformers' trainer that it takes whatever they are, with the type and the least value of each."""
 KEPT = "kept"
 """The folder beside the run that holds frames or features of what was read."""
 
@@ -195,6 +203,12 @@ def _arguments(plan: Recipe, output: Path) -> TrainingArguments:
                 f'[training] {name} has no effect where optimizer.schedule is "original"; say "trainer" there, or '
                 f"leave {name} out"
             )
+    if not plan.data and not plan.sources and plan.stage != "vision":
+        raise RecipeError("the recipe has neither [[data]] nor [[sources]]: there is nothing to learn from")
+    if plan.evaluation.share and not plan.data:
+        raise RecipeError("[evaluation] share keeps back samples of [[data]], and this recipe has none; leave it out")
+    if plan.optimizer.schedule == "original" and not plan.optimizer.rate:
+        raise RecipeError('[optimizer] rate is 0, which schedule = "original" cannot run up to; give a greater one')
     if plan.sharded and (plan.optimizer.kind == "muon" or not plan.data):
         raise RecipeError("sharded = true goes with [[data]] and the optimiser adamw; Muon needs whole matrices")
     settings: dict[str, Any] = {
@@ -225,6 +239,9 @@ def _arguments(plan: Recipe, output: Path) -> TrainingArguments:
         arguments = TrainingArguments(output_dir=str(output), **settings)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"[training]: {error}") from error
+    for name, kinds, least in NUMBERS:
+        if not isinstance(value := getattr(arguments, name), kinds) or value < least:
+            raise RecipeError(f"[training] {name} is {value!r}; it must be a number, and at least {least}")
     if "tensorboard" in arguments.report_to and not (find_spec("tensorboard") or find_spec("tensorboardX")):
         raise RecipeError("[training] report_to names tensorboard, which is not there; pip install tensorboard")
     if arguments.n_gpu > 1:  # transformers would cut each batch into pieces, and lines from what they show
