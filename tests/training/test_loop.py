@@ -143,7 +143,11 @@ def test_a_run_that_would_go_on_with_other_samples_is_refused(recipe: Callable[.
         train(recipe(training="max_steps = 2"), output, resume=True, overrides=other)
     with pytest.raises(RecipeError, match=r"another \[\[data\]\]; go on"):
         train(recipe(training="max_steps = 2", tables="rows = 12"), output, resume=True)
+    for name, value in (("frames", "2"), ("width", "200"), ("optimizer.rate", "0.5"), ("training.max_grad_norm", "9")):
+        with pytest.raises(RecipeError, match=rf"begun with another {name}, .* and not {value}.*; go on with it as it"):
+            train(recipe(training="max_steps = 2"), output, resume=True, overrides={name: value})
     same = {"training.per_device_train_batch_size": "1", "training.gradient_accumulation_steps": "2"}
+    same |= {"training.save_steps": "3", "training.logging_steps": "2", "training.dataloader_num_workers": "0"}
     train(recipe(training="max_steps = 3"), output, resume=True, overrides=same)
     assert begun == read_recipe(recipe(training="max_steps = 2"))
 

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -102,6 +103,12 @@ NUMBERS: Sequence[tuple[str, Any, int]] = (
     ("gradient_accumulation_steps", int, 1),
 )
 """Options of transformers' trainer that it takes whatever they are, with the type and the least value of each."""
+MAY_CHANGE = re.compile(
+    r"keep_gib|model|guard\..*|evaluation\.(answers|patience)|training\.(max_steps|num_train_epochs"
+    r"|per_device_.*_batch_size|gradient_accumulation_steps|gradient_checkpointing.*|(save|eval)_steps"
+    r"|save_total_limit|logging_.*|report_to|run_name|dataloader_.*|ddp_.*)"
+)
+"""What may be another when a run is gone on with: its length, what it tells and keeps, and how work is cut up."""
 KEPT = "kept"
 """The folder beside the run that holds frames or features of what was read."""
 
@@ -330,9 +337,33 @@ def _begin(plan: Recipe, output: Path, arguments: TrainingArguments, *, goes_on:
                     f"{output} was begun with another {name}{told}; go on with it as it was begun, or begin anew in "
                     "another folder"
                 )
+        _check_begun(plan, output)
     elif arguments.process_index == 0:
         write_whole(place, json.dumps(decides, indent=1).encode())
         write_whole(output / BEGUN, as_toml(plan).encode())
+
+
+def _check_begun(plan: Recipe, output: Path) -> None:
+    """Raises RecipeError where a run was begun by a recipe that differs in more than `MAY_CHANGE`: its result would be
+    of neither."""
+    before, now = _flat(read_recipe(output / BEGUN)), _flat(plan)
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name) and not MAY_CHANGE.fullmatch(name):
+            raise RecipeError(
+                f"{output} was begun with another {name}, {before.get(name)} and not {now.get(name)}; go on with it as "
+                "it was begun, or begin anew in another folder"
+            )
+
+
+def _flat(plan: Recipe) -> dict[str, Any]:
+    """Values of a recipe by their names, without those of `_begin` that are lists."""
+    found: dict[str, Any] = {}
+    for name, value in asdict(plan).items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{key}": one for key, one in value.items()}
+        elif name not in ("data", "sources"):
+            found[name] = value
+    return found
 
 
 def _listed(plan: Recipe, output: Path, arguments: TrainingArguments) -> Sets:
