@@ -222,6 +222,20 @@ def test_labels_can_be_trained_on(finished, world):
         assert record.messages[1]["content"] == text
 
 
+def test_videos_of_one_name_are_exported_as_clips_of_their_own(world, tmp_path, embedded_model):
+    first, second = sorted(world.glob("*.mp4"))[:2]
+    table = tmp_path / "videos.csv"
+    table.write_text(f"id,video\nx,{first}\nx,{second}\n")
+    label(Order(str(table), tmp_path / "out", requests(("brief", "tags"))))
+
+    assert export(tmp_path / "out", "videofolder") == 2
+
+    folder = tmp_path / "out" / "videofolder"
+    written = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert [(folder / one["file_name"]).read_bytes() for one in written] == [first.read_bytes(), second.read_bytes()]
+    assert [len(one["labels"]) for one in written] == [2, 2]
+
+
 def test_a_part_of_a_video_is_exported_as_that_part(tmp_path, video, random_model):
     folder = tmp_path / "in"
     folder.mkdir()

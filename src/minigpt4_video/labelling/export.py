@@ -49,11 +49,10 @@ class Clip(NamedTuple):
 
 def clips(rows: Iterable[Row], path_of: Callable[[str], str]) -> Iterator[Clip]:
     """The clips of rows that follow each other, without those that have no label; `path_of` tells a row's file by its
-    id."""
-    good = (row for row in rows if row["status"] == "success")
-    for _, same in groupby(good, lambda row: (row["video"], row["start"], row["end"])):
-        held = list(same)
-        yield Clip(path_of(held[0]["id"]), held)
+    id. Collections may have one name for several files, so a clip is what shows the same span of the same file."""
+    good = ((path_of(row["id"]), row) for row in rows if row["status"] == "success")
+    for (path, *_), same in groupby(good, lambda one: (one[0], one[1]["start"], one[1]["end"])):
+        yield Clip(path, [row for _, row in same])
 
 
 def open_sora(found: Iterable[Clip], output: Path) -> int:
