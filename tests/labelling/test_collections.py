@@ -222,6 +222,53 @@ def test_labels_can_be_trained_on(finished, world):
         assert record.messages[1]["content"] == text
 
 
+def test_labels_of_a_table_with_ids_can_be_trained_on(world, tmp_path, embedded_model):
+    from minigpt4_video.data.formats import read
+
+    first, second = sorted(world.glob("*.mp4"))[:2]
+    table = tmp_path / "videos.csv"
+    table.write_text(f"id,video\none,{first.name}\ntwo,{second.name}\n")
+    output = tmp_path / "out"
+    label(Order(str(table), output, media=world))
+    export(output, "messages")
+
+    rows = [(row["video"], row["file"]) for row in rows_where(output)]
+    assert rows == [("one", first.name), ("two", second.name)]
+    for form, place in (("labels", "labels.parquet"), ("llava", "messages.jsonl")):
+        records = list(read(form, output / place, media=world))
+        assert [record.messages[0]["content"][0]["path"] for record in records] == [str(first), str(second)]
+
+
+def test_sources_name_their_files_from_the_folder_of_the_videos(tmp_path, video, shard):
+    (tmp_path / "inner").mkdir()
+    shutil.copy(video, tmp_path / "inner" / "vid.mp4")
+    part = tmp_path / "part.jsonl"
+    clips = [{"clip_id": "vid.0.mp4", "span": ["00:00:00.000", "00:00:01.000"]}]
+    part.write_text(json.dumps({"video_id": "vid", "url": "x", "clip": clips}))
+
+    assert [source.file for source in collection(str(tmp_path / "inner"))] == ["vid.mp4"]
+    assert [source.file for source in collection(str(part), "hd-vila-100m", tmp_path / "inner")] == ["vid.mp4"]
+    assert all(source.file.startswith("00000.tar:") for source in collection(str(shard.parent)))
+
+
+def test_a_job_that_an_older_version_began_without_files_goes_on(world, tmp_path, embedded_model):
+    import pyarrow.parquet as pq
+
+    output = tmp_path / "out"
+    order = Order(str(world), output, keep_every=0)
+    label(order)
+    before = [row["text"] for row in rows_where(output)]
+    for place in (*(output / "plan").iterdir(), *(output / "rows").iterdir()):
+        pq.write_table(pq.read_table(place).drop_columns("file"), place)
+    sorted((output / "rows").iterdir())[0].unlink()
+
+    label(order)
+
+    assert [row["text"] for row in rows_where(output)] == before
+    export(output, "messages")
+    assert "file" not in pq.read_schema(next((output / "plan").iterdir())).names
+
+
 def test_videos_of_one_name_are_exported_as_clips_of_their_own(world, tmp_path, embedded_model):
     first, second = sorted(world.glob("*.mp4"))[:2]
     table = tmp_path / "videos.csv"

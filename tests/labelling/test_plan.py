@@ -85,8 +85,8 @@ def test_a_table_gives_its_rows_and_its_faults(tmp_path):
 
     found = list(collection(str(table)))
 
-    assert found[0] == Source("one", str(tmp_path / "a.mp4"), 1.0, 2.5, "off")
-    assert found[1] == Source("b.mp4", str(tmp_path / "b.mp4"))
+    assert found[0] == Source("one", str(tmp_path / "a.mp4"), 1.0, 2.5, "off", file="a.mp4")
+    assert found[1] == Source("b.mp4", str(tmp_path / "b.mp4"), file="b.mp4")
     assert [source.faulty for source in found] == [False, False, True, True, True]
     assert "ends before it starts" in found[2].unfit
     assert all(source.name.startswith("videos.jsonl line") for source in found[2:])

@@ -42,6 +42,11 @@ class Clip(NamedTuple):
         return self.rows[0]["start"] is not None or self.rows[0]["end"] is not None
 
     @property
+    def file(self) -> str:
+        """The file from the folder of the videos; tables of older versions have the collection's name alone."""
+        return str(self.rows[0].get("file") or self.rows[0]["video"])
+
+    @property
     def text(self) -> str:
         """The first caption, without what says nothing of the video."""
         return without_opening(self.rows[0]["text"])
@@ -143,9 +148,7 @@ def messages(found: Iterable[Clip], output: Path) -> int:
         for at, row in enumerate(clip.rows):
             turns.append({"from": "human", "value": ("<video>\n" if at == 0 else "") + row["prompt"]})
             turns.append({"from": "gpt", "value": row["text"]})
-        lines.append(
-            json.dumps({"id": clip.key, "video": clip.rows[0]["video"], "conversations": turns}, ensure_ascii=False)
-        )
+        lines.append(json.dumps({"id": clip.key, "video": clip.file, "conversations": turns}, ensure_ascii=False))
     write_whole(output / "messages.jsonl", "".join(line + "\n" for line in lines).encode())
     return len(lines)
 

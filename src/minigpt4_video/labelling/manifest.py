@@ -104,7 +104,11 @@ class _Files:
         return {name: [] for name in ("id", "number", "request", *Source._fields)}
 
     def add(self, name: str, source: Source, request: int) -> None:
-        told = source._replace(name=visible(source.name), path=os.fsencode(source.path))  # type: ignore[arg-type]
+        told = source._replace(
+            name=visible(source.name),
+            path=os.fsencode(source.path),  # type: ignore[arg-type]
+            file=visible(source.file),
+        )
         for column, value in zip(self._columns.values(), (name, self.rows, request, *told), strict=True):
             column.append(value)
         self.rows += 1
@@ -141,6 +145,7 @@ def plan_schema() -> Any:
         [
             ("id", text), ("number", pa.int64()), ("request", pa.int16()), ("name", text), ("path", pa.binary()),
             ("start", time), ("end", time), ("subtitles", text), ("unfit", text), ("faulty", pa.bool_()),
+            ("file", text),
         ]
     )  # fmt: skip
 
@@ -164,7 +169,8 @@ def works(folder: Path, done: Sequence[bool] | Any) -> Iterator[Work]:
                 yield Work(source, tuple(rows))
                 rows = []
             if not done[row["number"]]:
-                source = Source(**{name: row[name] for name in Source._fields} | {"path": os.fsdecode(row["path"])})
+                told = {name: row[name] for name in Source._fields if name in row}  # older plans have no files
+                source = Source(**told | {"path": os.fsdecode(row["path"])})
                 rows.append(Row(row["number"], row["id"], row["request"]))
     if rows and source is not None:
         yield Work(source, tuple(rows))

@@ -143,7 +143,7 @@ def write_merged(pieces: Pieces, rows: int, output: Path, look: Any = None) -> N
             for batch in pieces.merged(rows):
                 writer.write_table(pa.Table.from_pylist(batch, schema=schema))
                 for row in batch:
-                    shown = {name: row[name] for name in schema.names}
+                    shown = {name: row.get(name) for name in schema.names}
                     text.write(json.dumps(shown, ensure_ascii=False) + "\n")
                 if look is not None:
                     look(batch)

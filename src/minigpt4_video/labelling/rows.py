@@ -30,6 +30,8 @@ class Label:
     prompt: str
     """The words that the model was asked."""
     status: Status
+    file: str = ""
+    """The file as it is called from the folder of the videos; "" in jobs that older versions planned."""
     stage: Stage = ""
     error: str = ""
     text: str = ""
@@ -75,7 +77,7 @@ class Label:
     @classmethod
     def begun(cls, row: Row, source: Source, asked: Asked, status: Status) -> "Label":
         place = (source.name, source.start, source.end)
-        return cls(row.number, row.id, *place, asked.style, asked.language, asked.text, status)
+        return cls(row.number, row.id, *place, asked.style, asked.language, asked.text, status, source.file)
 
     def measured(self, found: Signals) -> None:
         for name, value in found._asdict().items():

@@ -37,6 +37,8 @@ class Source(NamedTuple):
     """Why there is nothing to caption; such a row ends as skipped, or as an error where the collection is at fault."""
     faulty: bool = False
     """Whether the collection is at fault."""
+    file: str = ""
+    """The file as it is called from the folder of the videos; "" where there is none."""
 
 
 Sources = Iterator[Source]
@@ -73,6 +75,7 @@ def collection(address: str, form: str | None = None, media: Path | None = None)
 def known(form: str, place: Path, media: Path | None = None) -> Sources:
     """The videos of a data set in one of the formats of `data.formats`, with their spans and subtitles. Texts that it
     has are left, and need not be there; its pictures are none."""
+    base = media or (place if place.is_dir() else place.parent)
     for record in read(form, place, media=media, texts_needed=False):
         if isinstance(record, Flaw):
             yield Source(record.where, "", unfit=_told(record.problem, record.detail), faulty=True)
@@ -83,7 +86,8 @@ def known(form: str, place: Path, media: Path | None = None) -> Sources:
             continue
         given = part.get("subtitles", "auto")
         subtitles = given if isinstance(given, str) else json.dumps(given)
-        yield Source(record.id, part["path"], part.get("start"), part.get("end"), subtitles)
+        file = os.path.relpath(part["path"], base)
+        yield Source(record.id, part["path"], part.get("start"), part.get("end"), subtitles, file=file)
 
 
 def stored(address: str) -> Sources:
@@ -104,11 +108,13 @@ def stored(address: str) -> Sources:
         path = PurePosixPath(name)
         kind = NO_VIDEO.get(path.suffix.lower())
         beside = said.get(path.with_suffix(""))
+        file = name.removeprefix(root).lstrip("/") or path.name
         yield Source(
-            name.removeprefix(root).lstrip("/") or path.name,
+            file,
             system.unstrip_protocol(name),
             subtitles=system.unstrip_protocol(beside) if beside and not kind else "off",
             unfit=f"is {kind}, not a video" if kind else "",
+            file=file,
         )
 
 
@@ -122,7 +128,7 @@ def folder(place: Path) -> Sources:
             path = Path(inner, file)
             name = path.relative_to(place).as_posix()
             kind = NO_VIDEO.get(path.suffix.lower())
-            yield Source(name, str(path), unfit=f"is {kind}, not a video" if kind else "")
+            yield Source(name, str(path), unfit=f"is {kind}, not a video" if kind else "", file=name)
     if not found:
         raise LabellingError(f"the folder {place} is empty; name one with videos")
 
@@ -157,4 +163,4 @@ def _of_row(row: Row, base: Path) -> Source:
         raise Unusable("subtitles are not a name", subtitles)
     if subtitles not in ("auto", "off"):
         subtitles = subtitles if "://" in subtitles else str(base / subtitles)
-    return Source(name, video if "://" in video else str(base / video), start, end, subtitles)
+    return Source(name, video if "://" in video else str(base / video), start, end, subtitles, file=video)

@@ -62,7 +62,7 @@ class Summary:
         self.by_request.setdefault(name, Counter())[row["status"]] += 1
         self.notes.update(note.split(":")[0] for note in row["notes"])
         self.seconds += row["seconds"] or 0.0
-        clip = f"{row['video']} {row['start']} {row['end']}"
+        clip = f"{row['video']} {row.get('file')} {row['start']} {row['end']}"
         if row["frame_hash"] and clip != self._last:
             self._hashes += bytes.fromhex(row["frame_hash"])
         self._last = clip

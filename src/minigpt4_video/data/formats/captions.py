@@ -86,7 +86,8 @@ def shot2story(place: Place) -> Records:
 
 def labels(place: Place) -> Records:
     """Captions and answers that a model wrote: `id`, `video`, `text`, and as far as they are known `prompt`, `start`,
-    `end`, `language`, `subtitles`, `status` and `error`; a row whose status is not "success" is none to learn from."""
+    `end`, `language`, `subtitles`, `status` and `error`; a row whose status is not "success" is none to learn from.
+    Where a row has a `file`, `video` is no more than a name."""
 
     def convert(row: Row) -> Iterator[Record]:
         status = row.values.get("status") or "success"
@@ -96,7 +97,8 @@ def labels(place: Place) -> Records:
         start, end = row.number("start"), row.number("end")
         if (start or 0) < 0 or (end is not None and end <= (start or 0)):
             raise Unusable("ends before it starts", f"{start} to {end}")
-        part = place.shown_video(place.video(row.name("video")), start, end)
+        video = row.name("file" if row.values.get("file") else "video")
+        part = place.shown_video(place.video(video), start, end)
         if row.values.get("subtitles") == "off":
             part["subtitles"] = "off"
         if row.values.get("prompt") is None:
