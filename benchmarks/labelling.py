@@ -36,7 +36,7 @@ from minigpt4_video.labelling.alarms import Alarms
 from minigpt4_video.labelling.captioner import Settings
 from minigpt4_video.labelling.cluster import Cluster
 from minigpt4_video.labelling.job import planned
-from minigpt4_video.labelling.label import Order, captioner, finish, form_of, given, label, sources
+from minigpt4_video.labelling.label import Order, captioner, finish, form_of, found, given, label, sources
 from minigpt4_video.labelling.local import labels_here
 from minigpt4_video.labelling.manifest import Work
 from minigpt4_video.labelling.requests import Asked, requests
@@ -94,7 +94,9 @@ class Bench:
         with tempfile.TemporaryDirectory() as output:
             order = self.order(asked, Path(output))
             form = form_of(order, self.chat.processor)
-            job = planned(order.output, given(order, find_model(self.model)), lambda: sources(order))
+            job = planned(
+                order.output, given(order, find_model(self.model)), lambda: found(order), lambda: sources(order)
+            )
             carry_out(job, self.captioner.settings, engine, Alarms(1, 1, lambda one: True))
             finish(job)
         return took
@@ -246,13 +248,13 @@ with tempfile.TemporaryDirectory() as place:
     given = Given(collection="/videos", requests=asked, model="tiny", revision="0" * 16)
     told = {"rows": rows, "loaded_mib": peak()}
     begun = time.process_time()
-    job = planned(output, given, sources)
+    job = planned(output, given, sources, sources)
     told |= {"plan_s": time.process_time() - begun, "plan_mib": peak()}
     try:
         carry_out(job, Settings(asked), labels, Alarms(1, 1, lambda one: True), None, half)
     except Stopped:
         pass
-    job = planned(output, given, sources)
+    job = planned(output, given, sources, sources)
     done = carry_out(job, Settings(asked), labels, Alarms(1, 1, lambda one: True))
     assert done.done_before == rows // 2 and done.done == rows
     begun = time.process_time()

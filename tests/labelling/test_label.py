@@ -1,6 +1,7 @@
 """A job from a folder to a table: a status for everything, nothing lost, nothing twice, and resumable."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from making import write_video
 from minigpt4_video.errors import LabellingError
+from minigpt4_video.labelling.cuts import Cutting
 from minigpt4_video.labelling.label import Order, label
 from minigpt4_video.labelling.requests import requests
 
@@ -115,6 +117,7 @@ def test_retrying_labels_what_failed_and_keeps_the_rest(mixed, tmp_path, random_
         {"subtitles": "off"},
         {"temperature": 0.5},
         {"vllm": Path("language-model")},
+        {"agreement": Path("clip")},
     ],
 )
 def test_going_on_with_other_settings_is_refused(mixed, tmp_path, random_model, change):
@@ -126,8 +129,6 @@ def test_going_on_with_other_settings_is_refused(mixed, tmp_path, random_model, 
 
 
 def test_going_on_with_other_weights_is_refused(mixed, tmp_path, random_model):
-    import shutil
-
     model = tmp_path / "model"
     shutil.copytree(random_model, model)
     order = Order(str(mixed), tmp_path / "out", model=str(model), max_new_tokens=4)
@@ -137,6 +138,63 @@ def test_going_on_with_other_weights_is_refused(mixed, tmp_path, random_model):
 
     with pytest.raises(LabellingError, match="revision"):
         label(order)
+
+
+def test_going_on_with_a_changed_collection_is_refused(world, tmp_path, random_model):
+    folder = tmp_path / "in"
+    shutil.copytree(world, folder)
+    videos = sorted(folder.glob("*.mp4"))
+    order = Order(str(folder), tmp_path / "out", model=str(random_model), max_new_tokens=4, max_alike=1)
+    label(order)
+
+    videos[0].unlink()
+    videos[1].touch()
+    assert label(order).statuses.total() == 0
+    shutil.copy(videos[2], folder / "added.mp4")
+    with pytest.raises(LabellingError, match=r"new: added.mp4\).*another folder"):
+        label(order)
+    (folder / "added.mp4").unlink()
+    write_video(videos[3], seconds=1)
+    with pytest.raises(LabellingError, match=rf"\(changed: {videos[3].name}\)"):
+        label(order)
+
+
+def test_a_changed_table_is_another_collection(world, tmp_path, random_model):
+    one, two = sorted(world.glob("*.mp4"))[:2]
+    table = tmp_path / "videos.csv"
+    table.write_text(f"id,video\na,{one}\nb,{two}\n")
+    order = Order(str(table), tmp_path / "out", model=str(random_model), max_new_tokens=4)
+    label(order)
+
+    table.write_text(f"id,video\na,{two}\nb,{one}\n")
+    with pytest.raises(LabellingError, match="new: a and 1 more"):
+        label(order)
+    table.write_text(f"id,video,end\na,{one},\nb,{two},1\n")
+    with pytest.raises(LabellingError, match="new: b"):
+        label(order)
+
+
+def test_a_cut_collection_is_compared_before_it_is_cut(tmp_path, random_model):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_video(folder / "a.mp4", seconds=4)
+    order = Order(str(folder), tmp_path / "out", cutting=Cutting(window=2.0), model=str(random_model), max_new_tokens=4)
+    label(order)
+
+    assert label(order).done_before == 2
+    write_video(folder / "b.mp4")
+    with pytest.raises(LabellingError, match=r"new: b\.mp4"):
+        label(order)
+
+
+def test_labels_inside_the_collection_are_no_part_of_it(tmp_path, random_model):
+    write_video(tmp_path / "a.mp4")
+    order = Order(str(tmp_path), tmp_path / "labels", model=str(random_model), max_new_tokens=4)
+
+    label(order)
+
+    assert [row["video"] for row in rows_of(order.output)] == ["a.mp4"]
+    assert label(order).done_before == 1
 
 
 def test_a_folder_with_other_files_is_not_written_into(mixed, tmp_path, random_model):

@@ -13,6 +13,7 @@ from minigpt4_video import __version__
 from minigpt4_video.errors import LabellingError
 from minigpt4_video.inference.store import file_digest
 from minigpt4_video.inference.writing import write_whole
+from minigpt4_video.labelling.changes import refuse_changes
 from minigpt4_video.labelling.manifest import Plan, write_plan
 from minigpt4_video.labelling.pieces import Pieces
 from minigpt4_video.labelling.requests import Asked
@@ -48,6 +49,8 @@ class Given:
     engine: str = "built-in"
     dtype: str = "auto"
     quantize: str | None = None
+    agreement: str | None = None
+    """Digest of the model that compares texts and frames."""
 
     def stated(self) -> dict[str, Any]:
         told = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -89,13 +92,17 @@ def held(output: Path) -> Iterator[None]:
         yield
 
 
-def planned(output: Path, given: Given, sources: Callable[[], Sources]) -> Job:
+def planned(output: Path, given: Given, found: Callable[[], Sources], sources: Callable[[], Sources]) -> Job:
     """The job in a folder: the one that is there, where it was given the same, or else a new one, whose plan is made.
+    `found` is what the collection holds, `sources` is that when it was cut.
 
     Raises LabellingError where another job is there, or other files.
     """
     if (output / SETTINGS).is_file():
-        return _resumed(output, given)
+        job = _resumed(output, given)
+        kept = job.pieces.done(job.plan.rows, frozenset({"error"}))
+        refuse_changes(output / PLAN, kept, found(), bool(given.cut))
+        return job
     strangers = [file.name for file in output.iterdir() if file.name not in (PLAN, ".lock")]
     if strangers:
         raise LabellingError(f"{output} holds other files ({strangers[0]}); name an empty folder for the labels")
@@ -112,7 +119,7 @@ def _resumed(output: Path, given: Given) -> Job:
     told = read_settings(output)
     before, now = told["given"], json.loads(json.dumps(given.stated()))
     for name, value in now.items():
-        if before.get(name) != value:
+        if before.get(name, value) != value:  # an older version does not tell all
             raise LabellingError(
                 f"{output} holds a job with another {name.replace('_', ' ')} ({_short(before.get(name))}, now"
                 f" {_short(value)}); give the same as before to go on, or name another folder"

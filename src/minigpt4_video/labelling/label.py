@@ -89,7 +89,7 @@ def label(order: Order, tell: Callable[[Progress], None] | None = None) -> Progr
     """
     folder = find_model(order.model)
     with held(order.output):
-        job = planned(order.output, given(order, folder), lambda: sources(order))
+        job = planned(order.output, given(order, folder), lambda: found(order), lambda: sources(order))
         job = job._replace(pieces=Pieces(job.pieces.folder, order.keep_every))
         settings = _settings(job.given, job.pieces.attempts() + (order.again is not None))
         names = {asked.style: asked for asked in order.requests}
@@ -183,12 +183,16 @@ def captioner(order: Order, settings: Settings) -> Captioner:
     return Captioner(chat, engine, settings, agreement, films)
 
 
+def found(order: Order) -> Sources:
+    """What an order's collection holds."""
+    return collection(order.collection, order.form, order.media, order.output)
+
+
 def sources(order: Order) -> Sources:
     """The clips of an order's collection, cut as it says."""
-    found = collection(order.collection, order.form, order.media)
     reader = Reader(Form(1, 32, 1, 0, 1), order.limits)
     try:
-        for source in cut(found, order.cutting, reader):
+        for source in cut(found(order), order.cutting, reader):
             yield source._replace(subtitles="off") if order.subtitles == "off" else source
     finally:
         reader.close()
@@ -216,6 +220,7 @@ def given(order: Order, folder: Path) -> Given:
         dtype=order.dtype,
         quantize=order.quantize,
         engine="built-in" if order.vllm is None else "vLLM",
+        agreement=None if order.agreement is None else revision_of(order.agreement),
     )
 
 

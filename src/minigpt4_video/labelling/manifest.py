@@ -75,10 +75,11 @@ def write_plan(folder: Path, sources: Iterable[Source], requests: Sequence[Asked
         if clip in shown and not source.unfit:
             source = source._replace(unfit="is named before in the collection")
         shown.add(clip)
+        size = size_of(source.path)
         for number, asked in enumerate(requests):
             id_ = row_id(source, asked, again)
             digest.update(f"{id_} {source.path}\n".encode(errors="surrogateescape"))
-            files.add(id_, source, number)
+            files.add(id_, source, number, size)
     files.close()
     if not clips:
         raise LabellingError("the collection holds no video; check its name")
@@ -101,15 +102,15 @@ class _Files:
 
     @staticmethod
     def _empty() -> Columns:
-        return {name: [] for name in ("id", "number", "request", *Source._fields)}
+        return {name: [] for name in ("id", "number", "request", *Source._fields, "size")}
 
-    def add(self, name: str, source: Source, request: int) -> None:
+    def add(self, name: str, source: Source, request: int, size: int | None) -> None:
         told = source._replace(
             name=visible(source.name),
             path=os.fsencode(source.path),  # type: ignore[arg-type]
             file=visible(source.file),
         )
-        for column, value in zip(self._columns.values(), (name, self.rows, request, *told), strict=True):
+        for column, value in zip(self._columns.values(), (name, self.rows, request, *told, size), strict=True):
             column.append(value)
         self.rows += 1
         if self.rows % ROWS_AT_ONCE == 0:
@@ -145,7 +146,7 @@ def plan_schema() -> Any:
         [
             ("id", text), ("number", pa.int64()), ("request", pa.int16()), ("name", text), ("path", pa.binary()),
             ("start", time), ("end", time), ("subtitles", text), ("unfit", text), ("faulty", pa.bool_()),
-            ("file", text),
+            ("file", text), ("size", pa.int64()),
         ]
     )  # fmt: skip
 
@@ -174,6 +175,14 @@ def works(folder: Path, done: Sequence[bool] | Any) -> Iterator[Work]:
                 rows.append(Row(row["number"], row["id"], row["request"]))
     if rows and source is not None:
         yield Work(source, tuple(rows))
+
+
+def size_of(path: str) -> int | None:
+    """Bytes of a file of this machine; None where there is none, and for what is in a tar or an object store."""
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return None
 
 
 def visible(name: str) -> str:

@@ -47,9 +47,10 @@ CARDS = ("metadata.parquet", "metadata.jsonl", "metadata.csv")
 """What makes a folder a VideoFolder of Hugging Face's datasets: a table with the column `file_name`."""
 
 
-def collection(address: str, form: str | None = None, media: Path | None = None) -> Sources:
+def collection(address: str, form: str | None = None, media: Path | None = None, output: Path | None = None) -> Sources:
     """The clips of a collection: a folder of videos, of shards (tars) or with a card; a table; a tar; a data set in a
-    `form` of `data.formats`; or a folder in an object store. `media` is where the videos of a table or data set are.
+    `form` of `data.formats`; or a folder in an object store. `media` is where the videos of a table or data set are,
+    `output` where labels are written, which is no part of a collection around it.
 
     Raises LabellingError for a place that is none of these, DataError for a data set that is none.
     """
@@ -64,7 +65,7 @@ def collection(address: str, form: str | None = None, media: Path | None = None)
         card = next((place / name for name in CARDS if (place / name).is_file()), None)
         if card is not None:
             return listed(card, media or place)
-        return known("video2dataset", place, media) if any(place.glob("*.tar")) else folder(place)
+        return known("video2dataset", place, media) if any(place.glob("*.tar")) else folder(place, output)
     if place.suffix.lower() == ".tar":
         return known("video2dataset", place, media)
     if place.suffix.lower() in TABLES:
@@ -118,11 +119,12 @@ def stored(address: str) -> Sources:
         )
 
 
-def folder(place: Path) -> Sources:
-    """Every file below a folder, by name; those that are no videos by their suffix are unfit."""
+def folder(place: Path, output: Path | None = None) -> Sources:
+    """Every file below a folder but those in `output`, by name; those that are no videos by their suffix are unfit."""
     found = False
+    without = None if output is None else os.path.realpath(output)
     for inner, folders, files in os.walk(place):
-        folders.sort()
+        folders[:] = sorted(one for one in folders if os.path.realpath(os.path.join(inner, one)) != without)
         for file in sorted(files):
             found = True
             path = Path(inner, file)
