@@ -62,6 +62,15 @@ def test_too_many_failures_stop_the_job_with_the_last_reason():
             alarm.look(labelled(number, status="error"))
 
 
+def test_what_failed_before_may_fail_again():
+    alarm = alarms()
+    for number in range(2 * LEAST):
+        alarm.look(labelled(number, status="error"), failed_before=True)
+    with pytest.raises(LabellingError, match=f"{LEAST} of the last {LEAST}"):
+        for number in range(LEAST):
+            alarm.look(labelled(number, status="error"))
+
+
 def test_some_failures_and_any_number_of_skips_are_no_alarm():
     mixed = [labelled(n, status="error" if n % 2 else "success", text=str(n)) for n in range(400)]
     assert look(alarms(), mixed) == 0

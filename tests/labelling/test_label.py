@@ -5,12 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from making import write_video
 from minigpt4_video.errors import LabellingError
+from minigpt4_video.labelling.alarms import LEAST
 from minigpt4_video.labelling.cuts import Cutting
 from minigpt4_video.labelling.label import Order, label
 from minigpt4_video.labelling.requests import requests
@@ -105,6 +107,20 @@ def test_retrying_labels_what_failed_and_keeps_the_rest(mixed, tmp_path, random_
     assert {name for name in after if after[name] != before[name]} == {
         "broken.mp4", "empty.mp4", "text.mp4", "sound.mp4",
     }  # fmt: skip
+
+
+def test_retrying_comes_to_the_last_of_many_files_that_stay_broken(world, tmp_path, random_model):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(LEAST + 1):
+        (folder / f"{number:02d}.mp4").write_bytes(b"no video")
+    order = Order(str(folder), tmp_path / "out", model=str(random_model), max_new_tokens=4, max_failures=1)
+    label(order)
+    shutil.copy(min(world.glob("*.mp4")), folder / f"{LEAST}.mp4")
+
+    label(replace(order, max_failures=0.5, again="errors"))
+
+    assert [row["video"] for row in rows_of(order.output) if row["status"] != "error"] == [f"{LEAST}.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,18 @@ class Alarms:
         self._failed: deque[bool] = deque(maxlen=LOOKED_AT)
         self._said: dict[str, deque[tuple[str, str]]] = defaultdict(lambda: deque(maxlen=LOOKED_AT))
 
-    def look(self, labels: list[Label]) -> None:
-        """At the labels of one clip."""
+    def look(self, labels: list[Label], failed_before: bool = False) -> None:
+        """At the labels of one clip. One that failed before is no sign where it fails again: it was known to."""
         tried = [label for label in labels if label.status != "skipped"]
         if not tried:
             return
+        if not failed_before:
+            self._count(tried)
+        for label in tried:
+            if label.status == "success" and self._is_caption(label):
+                self._hear(label)
+
+    def _count(self, tried: list[Label]) -> None:
         self._failed.append(all(label.status == "error" for label in tried))
         failed = sum(self._failed)
         if len(self._failed) >= LEAST and failed > self.failures * len(self._failed):
@@ -39,9 +46,6 @@ class Alarms:
                 f"{failed} of the last {len(self._failed)} clips failed{last}; what is"
                 " done is kept: see the reasons, then run again, with a higher --max-failures if nothing is to mend"
             )
-        for label in tried:
-            if label.status == "success" and self._is_caption(label):
-                self._hear(label)
 
     def _hear(self, label: Label) -> None:
         said = self._said[f"{label.style}/{label.language}"]

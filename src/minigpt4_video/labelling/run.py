@@ -64,6 +64,7 @@ def carry_out(
     Raises LabellingError where an alarm rings.
     """
     done = job.pieces.done(job.plan.rows, frozenset({"error"} if again else ()))
+    failed_before = job.pieces.done(job.plan.rows) & ~done if again else done
     progress = Progress(job.plan.rows, int(done.sum()))
     for label in _unfit(works(job.output / PLAN, done), settings):
         job.pieces.add([label])
@@ -77,7 +78,7 @@ def carry_out(
                 progress.statuses.update(label.status for label in labels)
                 if tell is not None:
                     tell(progress)
-                alarms.look(labels)
+                alarms.look(labels, bool(failed_before[labels[0].number]))
     finally:
         job.pieces.write()
     return progress
