@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import tarfile
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from making import write_video
 from minigpt4_video.errors import LabellingError
 from minigpt4_video.labelling.browse import rows_where
 from minigpt4_video.labelling.cuts import Cutting, cut
+from minigpt4_video.labelling.export import cut_out
 from minigpt4_video.labelling.files import at_hand
 from minigpt4_video.labelling.label import Order, export, foresee, label
 from minigpt4_video.labelling.reading import Form, Reader
 from minigpt4_video.labelling.requests import requests
 from minigpt4_video.labelling.sources import Source, collection
-from minigpt4_video.media import Limits, probe
+from minigpt4_video.media import Limits, probe, read_clip
 
 
 @pytest.fixture
@@ -184,9 +186,15 @@ def test_the_table_of_open_sora_names_files_and_texts(finished):
 
 
 def test_a_video_folder_has_its_card_and_can_be_labelled_again(finished):
+    folder = finished / "videofolder"
+    (folder / "videos").mkdir(parents=True)
+    for name in (f"{'0' * 32}.mp4", "mine.mp4"):
+        (folder / "videos" / name).write_bytes(b"of an earlier export")
+
     export(finished, "videofolder", "confidence > -100")
 
-    folder = finished / "videofolder"
+    assert (folder / "videos" / "mine.mp4").is_file()
+    assert sum(1 for _ in (folder / "videos").iterdir()) == 8 + 1
     assert "not corrected" in (folder / "README.md").read_text()
     found = list(collection(str(folder)))
     assert len(found) == 8
@@ -202,6 +210,22 @@ def test_a_webdataset_is_read_with_its_captions(finished):
     records = [row for row in read("video2dataset", finished / "webdataset") if isinstance(row, Record)]
     texts = {row["id"]: row["text"] for row in rows_where(finished, "style = 'brief' AND status = 'success'")}
     assert {record.id: record.messages[1]["content"] for record in records} == texts
+
+
+def test_a_smaller_webdataset_takes_the_place_of_a_larger_one(finished, monkeypatch):
+    folder = finished / "webdataset"
+    monkeypatch.setattr("minigpt4_video.labelling.export.CLIPS_A_SHARD", 3)
+    export(finished, "webdataset")
+    assert sorted(file.name for file in folder.iterdir()) == ["00000.tar", "00001.tar", "00002.tar"]
+    (folder / "mine.tar").write_bytes(b"")
+
+    one = next(row["id"] for row in rows_where(finished, "status = 'success'"))
+    assert export(finished, "webdataset", f"id = '{one}'") == 1
+
+    assert sorted(file.name for file in folder.iterdir()) == ["00000.tar", "mine.tar"]
+    with tarfile.open(folder / "00000.tar") as archive:
+        assert {Path(name).stem for name in archive.getnames()} == {one}
+    (folder / "mine.tar").unlink()
 
 
 def test_labels_can_be_trained_on(finished, world):
@@ -301,6 +325,29 @@ def test_a_part_of_a_video_is_exported_as_that_part(tmp_path, video, random_mode
     assert [probe(path).frames for path in paths] == [8, 8]
     with pytest.raises(LabellingError, match="whole videos"):
         export(output, "messages")
+
+
+def test_a_part_of_a_turned_video_is_upright_with_its_times_and_its_pixels(tmp_path):
+    import av
+
+    from numbered import write_video as write_numbered
+
+    ticks = [0, 1, 2, 5, 9, 10, 11, 20, 21, 30]
+    turned = write_numbered(tmp_path / "turned.mp4", ticks, rotation=90, **{"x264-params": "sar=4/3"})
+    place = tmp_path / "part.mp4"
+
+    cut_out(turned, 5 / 25, 21 / 25, place)
+
+    whole, part = probe(turned), probe(place)
+    assert (part.width, part.height, part.rotation) == (whole.width, whole.height, 0)
+    with av.open(str(place)) as container:
+        stream = container.streams.video[0]
+        assert [round(25 * frame.time) for frame in container.decode(stream)] == [0, 4, 5, 6, 15]
+        assert stream.sample_aspect_ratio == Fraction(3, 4)
+    shown, cut = (read_clip(path, 1, start=start, end=end).frames for path, start, end in (
+        (turned, 9 / 25, 10 / 25), (place, 4 / 25, 5 / 25),
+    ))  # fmt: skip
+    assert abs(shown.astype(int) - cut).mean() < 8
 
 
 def test_a_dry_run_counts_and_measures_and_keeps_nothing(world, tmp_path, embedded_model):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
@@ -12,16 +13,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from minigpt4_video.errors import LabellingError
 from minigpt4_video.inference.writing import write_whole
 from minigpt4_video.labelling.checks import without_opening
 from minigpt4_video.labelling.files import local_file
+from minigpt4_video.media.pictures import Orientation, orientation_of
 
 SHARD = 2**30
 """Bytes after which a tar is full."""
 CLIPS_A_SHARD = 1000
 TABLE = ("path", "text", "num_frames", "width", "height", "aspect_ratio", "fps", "text_len")
+
+KEY = re.compile("[0-9a-f]{32}")
+"""What our files are called, before their suffix: those of an earlier export are known by it."""
 
 Row = dict[str, Any]
 
@@ -81,9 +88,11 @@ def open_sora(found: Iterable[Clip], output: Path) -> int:
 def video_folder(found: Iterable[Clip], output: Path) -> int:
     """`videofolder/`: clips, `metadata.jsonl` and a card, as `load_dataset("videofolder")` reads it."""
     folder = output / "videofolder"
-    lines, models = [], set()
+    lines, models, files = [], set(), set()
     for clip in found:
-        name = _file_of(clip, folder / "videos").relative_to(folder).as_posix()
+        file = _file_of(clip, folder / "videos")
+        files.add(file.name)
+        name = file.relative_to(folder).as_posix()
         labels = [
             {key: row[key] for key in ("style", "language", "prompt", "text", "data", "confidence")}
             for row in clip.rows
@@ -103,20 +112,25 @@ def video_folder(found: Iterable[Clip], output: Path) -> int:
         "(mean log-probability of a token). The clips keep the licences of the videos that they were taken from.\n"
     )
     write_whole(folder / "README.md", card.encode())
+    for old in (folder / "videos").glob("*"):
+        if old.name not in files and KEY.fullmatch(old.stem):
+            old.unlink()
     return len(lines)
 
 
 def webdataset(found: Iterable[Clip], output: Path) -> int:
-    """`webdataset/00000.tar` and on: `ID.mp4`, `ID.txt` with the first caption, `ID.json` with all rows."""
+    """`webdataset/00000.tar` and on: `ID.mp4`, `ID.txt` with the first caption, `ID.json` with all rows. Those of an
+    earlier export stay until all are written, and then go."""
     folder = output / "webdataset"
-    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / ".new"
+    shutil.rmtree(fresh, ignore_errors=True)  # of an export that was interrupted
+    fresh.mkdir(parents=True)
     count, number, size = 0, 0, 0
     archive: tarfile.TarFile | None = None
-    aside = folder / ".part"
     for clip in found:
         if archive is None:
-            archive = tarfile.open(aside, "w")  # noqa: SIM115
-        path = _file_of(clip, folder / ".clips")
+            archive = tarfile.open(fresh / f"{number:05d}.tar", "w")  # noqa: SIM115
+        path = _file_of(clip, fresh)
         archive.add(path, f"{clip.key}{path.suffix}", filter=_plain)
         _add(archive, f"{clip.key}.txt", clip.text.encode())
         told = {"caption": clip.text, "labels": clip.rows}
@@ -126,12 +140,14 @@ def webdataset(found: Iterable[Clip], output: Path) -> int:
         count += 1
         if size >= SHARD or count % CLIPS_A_SHARD == 0:
             archive.close()
-            aside.replace(folder / f"{number:05d}.tar")
             archive, number, size = None, number + 1, 0
     if archive is not None:
         archive.close()
-        aside.replace(folder / f"{number:05d}.tar")
-    shutil.rmtree(folder / ".clips", ignore_errors=True)
+    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].tar"):
+        old.unlink()
+    for shard in sorted(fresh.iterdir()):
+        shard.rename(folder / shard.name)
+    fresh.rmdir()
     return count
 
 
@@ -194,20 +210,45 @@ def _file_of(clip: Clip, folder: Path) -> Path:
 
 
 def cut_out(source: Path, start: float, end: float | None, place: Path) -> None:
-    """A part of a video as H.264 of its own, exact to the frame: copying packets would begin at another frame."""
+    """A part of a video as H.264 of its own, exact to the frame: copying packets would begin at another frame.
+
+    Its frames are turned upright, and keep their times and the shape of their pixels."""
     with av.open(str(source)) as given, av.open(str(place), "w", format="mp4") as made:
         film = given.streams.video[0]
         out = made.add_stream("libx264", rate=film.average_rate or 25, options={"crf": "18"})
-        out.width, out.height, out.pix_fmt = film.width // 2 * 2, film.height // 2 * 2, "yuv420p"
-        first = None
+        out.pix_fmt = "yuv420p"
+        converter = VideoReformatter()
+        turn, first, begin, last = Orientation(), None, None, -1
         for frame in given.decode(film):
             time = float(frame.time or 0.0)
-            first = time if first is None else first
+            if first is None:
+                first, turn = time, orientation_of(frame, converter)
+                width, height = (film.height, film.width) if turn.transposed else (film.width, film.height)
+                out.width, out.height = width // 2 * 2, height // 2 * 2
+                shape = film.sample_aspect_ratio
+                if shape:
+                    out.codec_context.sample_aspect_ratio = 1 / shape if turn.transposed else shape
+                if frame.pts is not None:
+                    out.codec_context.time_base = film.time_base
             if time - first < start - 1e-6:
                 continue
             if end is not None and time - first >= end - 1e-6:
                 break
-            picture = frame.reformat(out.width, out.height, "yuv420p")
-            picture.pts = None
+            picture = _upright(frame, turn, out)
+            if frame.pts is not None:
+                begin = frame.pts if begin is None else begin
+                last = picture.pts = max(frame.pts - begin, last + 1)  # some files go back in time
+                picture.time_base = film.time_base
             made.mux(out.encode(picture))
         made.mux(out.encode())
+
+
+def _upright(frame: av.VideoFrame, turn: Orientation, out: av.VideoStream) -> av.VideoFrame:
+    """A frame turned, in the size of a stream, without its time."""
+    if turn == Orientation():
+        picture = frame.reformat(out.width, out.height, "yuv420p")
+    else:
+        turned = np.ascontiguousarray(turn.apply(frame.to_ndarray(format="rgb24")))
+        picture = av.VideoFrame.from_ndarray(turned, format="rgb24").reformat(out.width, out.height, "yuv420p")
+    picture.pts = None
+    return picture
