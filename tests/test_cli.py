@@ -470,6 +470,19 @@ def test_the_module_runs_as_the_command(video, random_model):
     assert done.stderr.count("\n") == 1, "only the line about model and subtitles, none of the libraries' noise"
 
 
+def test_output_that_has_no_room_or_no_place_is_no_fault_of_ours() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*PROGRAM, "--version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "no room" in done.stderr
+    closed = "import os, sys; os.close(1); os.execv(sys.argv[1], sys.argv[1:])"
+    line = [sys.executable, "-c", closed, *PROGRAM, "--version"]
+    done = subprocess.run(line, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_reader_that_leaves_early_is_no_fault(random_model):
     reader, writer = os.pipe()
     os.close(reader)

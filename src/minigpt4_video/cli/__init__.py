@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. Each verb imports what it needs when it runs, so that help is quick."""
 
+import errno
 import os
 import sys
 import traceback
@@ -82,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdin.reconfigure(errors="replace")
     try:
         status = app(given or ["--help"], prog_name="minigpt4-video", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status if isinstance(status, int) else DONE
     except (KeyboardInterrupt, typer.Abort):
         note("interrupted")
@@ -107,6 +109,10 @@ def _tell(error: Exception) -> int:
     if isinstance(error, TyperException):
         note(f"error: {error.format_message()} (minigpt4-video --help tells more)")
         return INPUT_AT_FAULT
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _reader_left()
+        note(f"error: there is no room for {error.filename or 'what is written'}; free some, or write elsewhere")
+        return INPUT_AT_FAULT
     if isinstance(error, OSError) and error.filename is not None:
         note(f"error: {error.filename} cannot be used: {error.strerror}")
         return INPUT_AT_FAULT
@@ -121,6 +127,7 @@ def _as_path(argument: str) -> str:
 
 
 def _reader_left() -> int:
-    """Whoever read our output (`| head`) has seen enough; what is still buffered must not fail on the way out."""
+    """Whoever read our output (`| head`) has seen enough, or it has no room; what is still buffered must not fail on
+    the way out."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
     return DONE
