@@ -242,6 +242,21 @@ def test_the_command_labels_and_tells(mixed, tmp_path, random_model, command):
     assert "another requests" in err or "another" in err
 
 
+def test_what_would_be_left_out_without_a_word_is_refused(mixed, tmp_path, command):
+    line = ["label", mixed, "--output", tmp_path / "out"]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scene.json").write_text("{}")
+    for more, told in (
+        (["--where", "nonsense"], "--export"),
+        (["--where", "1", "--browse", "1"], "--browse"),
+        (["--schema", tmp_path / "a" / "scene.json", "--schema", tmp_path / "b" / "scene.json"], "two schemas"),
+    ):
+        status, _, err = command(*line, *more)
+        assert (status, told in err) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_engine_that_is_not_installed_is_told_of(mixed, tmp_path, random_model, command, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     line = ["label", mixed, "--output", tmp_path / "out", "--model", random_model, "--vllm", tmp_path / "llm"]

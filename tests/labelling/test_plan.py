@@ -1,6 +1,7 @@
 """The plan: one row for every clip and request, the same on every machine, and nothing twice."""
 
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -90,6 +91,46 @@ def test_a_table_gives_its_rows_and_its_faults(tmp_path):
     assert [source.faulty for source in found] == [False, False, True, True, True]
     assert "ends before it starts" in found[2].unfit
     assert all(source.name.startswith("videos.jsonl line") for source in found[2:])
+
+
+def test_a_table_may_have_its_videos_alone(tmp_path):
+    for column in ("video", "path", "file_name"):
+        (tmp_path / "videos.csv").write_text(f"{column}\na.mp4\nb.mp4\n")
+        assert [source.name for source in collection(str(tmp_path / "videos.csv"))] == ["a.mp4", "b.mp4"]
+    (tmp_path / "videos.csv").write_text("a.mp4\nb.mp4\n")
+    with pytest.raises(UserError, match="names of its columns"):
+        list(collection(str(tmp_path / "videos.csv")))
+
+
+def test_subtitles_in_a_folder_that_no_encoding_can_say_are_found_again(tmp_path):
+    source = Source("a.mp4", "/x/a.mp4", subtitles="/x\udcff/a.srt")
+    planned(tmp_path, [source])
+
+    assert next(works(tmp_path / "plan", [False])).source.subtitles == source.subtitles
+    (tmp_path / "videos.jsonl").write_text('{"video": "a.mp4", "subtitles": "\\ud800"}')
+    assert [found.faulty for found in collection(str(tmp_path / "videos.jsonl"))] == [True]
+
+
+def test_a_folder_that_cannot_be_read_has_a_row(tmp_path, monkeypatch):
+    for name in ("a", "shut"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.mp4").write_bytes(b"")
+    listed = os.scandir
+
+    def scandir(place):
+        if Path(place).name == "shut":
+            raise PermissionError(13, "Permission denied", str(place))
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+    found = {source.name: source for source in collection(str(tmp_path))}
+
+    assert list(found) == ["a/x.mp4", "shut"]
+    assert (found["shut"].unfit, found["shut"].faulty) == ("cannot be read: Permission denied", True)
+    (tmp_path / "a").rename(tmp_path / "shut" / "shut")
+    with pytest.raises(LabellingError, match="cannot be read"):
+        list(collection(str(tmp_path / "shut")))
 
 
 def test_a_place_that_is_no_collection_is_refused(tmp_path, video):

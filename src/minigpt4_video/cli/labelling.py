@@ -140,6 +140,8 @@ def label(
     from minigpt4_video.labelling.cuts import Cutting
     from minigpt4_video.labelling.requests import requests
 
+    if where and (browse is not None or not export):
+        raise UserError("--where is for --export; name a form to export, or give the condition to --browse alone")
     if browse is not None:
         _browse(_needed(output), browse, json)
         return
@@ -150,7 +152,11 @@ def label(
         return
     if ray is None and captioners > 1:
         raise UserError("several captioners need Ray; say where with --ray, or leave out --captioners")
-    asked = {file.stem: _schema(file) for file in schema or []}
+    asked: dict[str, dict[str, Any]] = {}
+    for file in schema or []:
+        if file.stem in asked:
+            raise UserError(f"two schemas are called {file.stem}, and so would be their labels; rename {file}")
+        asked[file.stem] = _schema(file)
     styles = style if style is not None else [] if asked or question else ["brief"]
     order = labelling.Order(
         collection,

@@ -109,6 +109,7 @@ class _Files:
             name=visible(source.name),
             path=os.fsencode(source.path),  # type: ignore[arg-type]
             file=visible(source.file),
+            subtitles=os.fsencode(source.subtitles),  # type: ignore[arg-type]
         )
         for column, value in zip(self._columns.values(), (name, self.rows, request, *told, size), strict=True):
             column.append(value)
@@ -145,7 +146,7 @@ def plan_schema() -> Any:
     return pa.schema(
         [
             ("id", text), ("number", pa.int64()), ("request", pa.int16()), ("name", text), ("path", pa.binary()),
-            ("start", time), ("end", time), ("subtitles", text), ("unfit", text), ("faulty", pa.bool_()),
+            ("start", time), ("end", time), ("subtitles", pa.binary()), ("unfit", text), ("faulty", pa.bool_()),
             ("file", text), ("size", pa.int64()),
         ]
     )  # fmt: skip
@@ -171,7 +172,7 @@ def works(folder: Path, done: Sequence[bool] | Any) -> Iterator[Work]:
                 rows = []
             if not done[row["number"]]:
                 told = {name: row[name] for name in Source._fields if name in row}  # older plans have no files
-                source = Source(**told | {"path": os.fsdecode(row["path"])})
+                source = Source(**told | {name: os.fsdecode(row[name]) for name in ("path", "subtitles")})
                 rows.append(Row(row["number"], row["id"], row["request"]))
     if rows and source is not None:
         yield Work(source, tuple(rows))

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from minigpt4_video.data.formats import read
-from minigpt4_video.data.formats.rows import TABLES, Row, Unusable, brief, table
+from minigpt4_video.data.formats.rows import TABLES, Row, Unusable, brief, table, words
 from minigpt4_video.data.sample import Flaw
 from minigpt4_video.errors import LabellingError
 from minigpt4_video.media.subtitles import SUFFIXES as SUBTITLE_SUFFIXES
@@ -120,10 +120,12 @@ def stored(address: str) -> Sources:
 
 
 def folder(place: Path, output: Path | None = None) -> Sources:
-    """Every file below a folder but those in `output`, by name; those that are no videos by their suffix are unfit."""
+    """Every file below a folder but those in `output`, by name; those that are no videos by their suffix are unfit, and
+    so is a folder that cannot be read."""
     found = False
+    shut: list[OSError] = []
     without = None if output is None else os.path.realpath(output)
-    for inner, folders, files in os.walk(place):
+    for inner, folders, files in os.walk(place, onerror=shut.append):
         folders[:] = sorted(one for one in folders if os.path.realpath(os.path.join(inner, one)) != without)
         for file in sorted(files):
             found = True
@@ -131,6 +133,13 @@ def folder(place: Path, output: Path | None = None) -> Sources:
             name = path.relative_to(place).as_posix()
             kind = NO_VIDEO.get(path.suffix.lower())
             yield Source(name, str(path), unfit=f"is {kind}, not a video" if kind else "", file=name)
+    for error in shut:
+        path = Path(error.filename)
+        if path == place:
+            raise LabellingError(f"the folder {place} cannot be read: {error.strerror}")
+        found = True
+        name = path.relative_to(place).as_posix()
+        yield Source(name, str(path), unfit=f"cannot be read: {error.strerror}", faulty=True, file=name)
     if not found:
         raise LabellingError(f"the folder {place} is empty; name one with videos")
 
@@ -163,6 +172,6 @@ def _of_row(row: Row, base: Path) -> Source:
     subtitles: Any = row.values.get("subtitles") or "auto"
     if not isinstance(subtitles, str):
         raise Unusable("subtitles are not a name", subtitles)
-    if subtitles not in ("auto", "off"):
+    if words(subtitles, "subtitles") not in ("auto", "off"):
         subtitles = subtitles if "://" in subtitles else str(base / subtitles)
     return Source(name, video if "://" in video else str(base / video), start, end, subtitles, file=video)

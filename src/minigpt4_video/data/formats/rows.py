@@ -27,6 +27,8 @@ SPANNED = 100
 """Lines over which the quotes of one row of a csv file may spread."""
 CHUNK = 2**20
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+ALONE = ("video", "path", "file_name")
+"""Columns that make a table by themselves."""
 SHOWN = 60
 """Characters of a value that a report repeats."""
 
@@ -182,9 +184,9 @@ def csv_rows(path: Path, delimiter: str = ",") -> Rows:
         if first is None or isinstance(first, Flaw):
             raise DataError(f"{path} has no line with the names of its columns; it is empty or no csv file")
         header = _cells(first[1].removeprefix("\ufeff"), delimiter)
-        if header is None or len(header) < 2:
+        header = [name.strip() for name in header or []]
+        if len(header) < 2 and header not in ([name] for name in ALONE):
             raise DataError(f"{path} does not begin with the names of its columns; it is no csv file")
-        header = [name.strip() for name in header]
         waiting: deque[tuple[int, str] | Flaw] = deque()
         while True:
             line = waiting.popleft() if waiting else next(lines, None)
