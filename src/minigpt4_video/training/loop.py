@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -488,7 +488,9 @@ class Interruption(TrainerCallback):  # type: ignore[misc]
 
         def ask(number: int, frame: Any) -> None:
             self.asked = True
-            print("stopping after this step; again to stop at once", file=sys.stderr, flush=True)
+            # Not by print: the signal may come while another line is being printed, which must not be entered again.
+            with suppress(OSError):
+                os.write(2, b"stopping after this step; again to stop at once\n")
             signal.signal(number, signal.default_int_handler)
 
         for number in (signal.SIGINT, signal.SIGTERM):
