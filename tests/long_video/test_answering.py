@@ -93,6 +93,8 @@ def test_every_way_answers_with_evidence(opened, film):
     ("question", "apart"),
     [
         ("Where is the tea?", True),
+        ("How big is the tea?", True),
+        ("How do they make tea?", False),
         ("茶在哪里？", True),
         ("How many times is there tea?", True),
         ("Where is the cup?", False),  # in one clip

@@ -103,6 +103,19 @@ def test_answers_and_evidence_are_those_of_the_same_index_without_a_server(clien
     assert len(service.scheduler._kept) < len(asked) + service.scheduler.rows  # and nothing of some 50 clips
 
 
+def test_where_one_of_several_clips_is_meant_it_is_asked_apart_and_shown_alone(client, chat, film):
+    """With all that a request may want, which an answer that is there already would not have."""
+    file = sent(client, film)
+    video = open_video(chat, film)
+    for text in ("What does the circle do?", "What does the star do?", "方形怎么了？"):
+        assert len(video.find(text)) > 1
+        alone = video.ask(text)
+        told = ask(client, file, film, text, logprobs=True).json()
+        (choice,) = told["choices"]
+        assert choice["message"]["content"] == alone.text and choice["logprobs"]["content"]
+        assert told["evidence"] == [part._asdict() for part in alone.evidence]
+
+
 def test_a_stream_begins_with_the_evidence_and_a_short_video_has_none(client, film, tmp_path):
     file = sent(client, film)
     for scope in ("moment", "count"):

@@ -48,9 +48,9 @@ COUNTS = (
 """Questions that count moments, and the one to ask at each."""
 
 SEVERAL = re.compile(
-    r"\b(first|last|before|after|then|next|earl\w*|lat(er|est)|order|sequence|both|all|each|every|list|compare\w*|differ\w*"
-    r"|between|while|summar\w*|story|why|how)\b|先|最早|最后|之前|之后|以前|以后|然后|接着|顺序|都|各|每|哪些|列出|比较|区别|概括|总结|故事"
-    r"|为什么|如何|怎样",
+    r"\b(first|last|before|after|then|next|earl\w*|lat(er|est)|order|sequence|between|while|both|all|each|every|list)\b"
+    r"|\b(compare\w*|differ\w*|summar\w*|story|why|how (do|does|did|can|could|to))\b"
+    r"|先(?!生)|最早|最后|之前|之后|以前|以后|然后|接着|顺序|都|各|每|哪些|列出|比较|区别|概括|总结|故事|为什么|如何|怎样",
     re.IGNORECASE,
 )
 """What asks about several moments together, such as their order. Any other question is about one of them."""
@@ -138,7 +138,21 @@ class LongVideo:
         """Whether clips are asked one by one: to count moments, and where one of several clips must be the one that is
         meant. Shown side by side, a thing that is in one of them alone seems to appear, or to go.
         """
-        return bool(moment_question(question)) or (SEVERAL.search(question) is None and len(self.find(question)) > 1)
+        return bool(moment_question(question)) or self._means_one(question, self.find(question))
+
+    def meant(self, question: str) -> tuple[tuple[Evidence, ...], Video]:
+        """For who will answer about it otherwise: the clips that a question is about, none where no word of it occurs,
+        and what to show of them. Where one of several is meant, they are asked, and the surest is shown.
+        """
+        passages = self.find(question)
+        evidence = self.evidence(passages, question)
+        if not self._means_one(question, passages):
+            return evidence, self.show(evidence)
+        evidence = self._map(question).evidence
+        return evidence, self.show([max(evidence, key=lambda one: one.score)])
+
+    def _means_one(self, question: str, passages: Sequence[Passage]) -> bool:
+        return len(passages) > 1 and SEVERAL.search(question) is None
 
     def answer_all(self, questions: Sequence[Question]) -> list[Answer]:
         """An answer with its evidence to each question, as `ask` gives it, several at a time. Raises UserError."""
@@ -302,14 +316,16 @@ class LongConversation:
         self.messages: list[Message] = []
         self.left_out: tuple[str, ...] = ()
         """What did not fit beside the last question."""
-        self._passages: list[Passage] = []
-        self._question = ""
+        self.evidence: tuple[Evidence, ...] = ()
+        """The clips that the last question was about."""
+        self._shown: Video | None = None
 
     def stream(self, text: str, **options: Any) -> Iterator[str]:
         """The pieces of the next answer; it joins the conversation once it has been read to its end."""
-        self._question = text
-        self._passages = self.video.find(text) or self._passages
-        shown = self.video.show(self.evidence)
+        evidence, shown = self.video.meant(text)
+        if evidence or self._shown is None:
+            self.evidence, self._shown = evidence, shown
+        shown = self._shown
         turn = {"role": "user", "content": [{"type": "text", "text": text}]}
         messages = [*self.messages, turn] if self.messages else shown.footage.conversation(text)
         stream = shown.continue_(messages, **options)
@@ -320,11 +336,6 @@ class LongConversation:
             stream.close()
         if said := stream.answer.text:
             self.messages = answered(messages, said)
-
-    @property
-    def evidence(self) -> tuple[Evidence, ...]:
-        """The clips that the last question was about."""
-        return self.video.evidence(self._passages, self._question)
 
     def ask(self, text: str, **options: Any) -> str:
         return "".join(self.stream(text, **options))

@@ -18,7 +18,7 @@ from minigpt4_video.media import Cue
 from minigpt4_video.messages import check_messages
 from minigpt4_video.serving import answers, schema
 from minigpt4_video.serving.faults import Fault, our_fault
-from minigpt4_video.serving.films import Indexing, asked_apart, questions_of
+from minigpt4_video.serving.films import Indexing, counted, questions_of
 from minigpt4_video.serving.limits import Limits
 from minigpt4_video.serving.scheduler import Asked, Closing, Said
 from minigpt4_video.serving.service import Sampling, Service, closing, still_indexing, too_late
@@ -96,8 +96,8 @@ class Chatting:
                 {"role": ROLE.get(message.role, message.role), "content": opened.parts(message, place)}
                 for place, message in enumerate(request.messages)
             ]
-            if opened.apart is not None:
-                return Prepared(None, opened.apart.evidence, opened.apart)
+            if opened.counted is not None:
+                return Prepared(None, opened.counted.evidence, opened.counted)
         sampling = Sampling(
             most,
             request.temperature or 0.0,
@@ -171,8 +171,8 @@ class _Opened:
         )
         self.evidence: list[Evidence] = []
         """Of long videos: which parts of them are shown."""
-        self.apart: Answer | None = None
-        """The answer, where the only question is one for which clips of a long video are asked one by one."""
+        self.counted: Answer | None = None
+        """The answer, where the only thing asked is how often something happens in a long video."""
 
     def parts(self, message: schema.Message, place: int) -> list[dict[str, Any]]:
         return [self._part(part, f"messages.{place}.content.{number}") for number, part in enumerate(_parts(message))]
@@ -213,10 +213,10 @@ class _Opened:
         if len(request.messages) == 1 and (request.n or 1) == 1:
             most = request.max_completion_tokens or request.max_tokens
             temperature = request.temperature or 0.0
-            self.apart = asked_apart(
+            self.counted = counted(
                 video, self._said[-1], max_new_tokens=most, temperature=temperature, seed=request.seed
             )
-            if self.apart is not None:
+            if self.counted is not None:
                 return footage
         shown, evidence = films.seen(video, self._said)
         self.evidence += evidence

@@ -23,7 +23,7 @@ from minigpt4_video.inference.footage import Footage, Said
 from minigpt4_video.inference.prompts import Prompt
 from minigpt4_video.inference.store import Store
 from minigpt4_video.inference.words import finished_answer
-from minigpt4_video.long_video.answering import LongVideo
+from minigpt4_video.long_video.answering import LongVideo, moment_question
 from minigpt4_video.long_video.choosing import Long, index_place, takes_clips
 from minigpt4_video.long_video.index import ABOUT, Settings, index_key, load_index, make_index
 from minigpt4_video.media import Clip
@@ -113,10 +113,9 @@ class Films:
     def seen(self, video: LongVideo, questions: Sequence[str]) -> tuple[Footage, tuple[Evidence, ...]]:
         """What the model is shown of a video with a conversation, of whose questions the last that names something
         which occurs counts."""
-        named = ((question, passages) for question in reversed(questions) if (passages := video.find(question)))
-        question, found = next(named, ("", []))
-        evidence = video.evidence(found, question)
-        return video.show(evidence).footage, evidence
+        question = next((question for question in reversed(questions) if video.find(question)), "")
+        evidence, shown = video.meant(question)
+        return shown.footage, evidence
 
     def close(self) -> None:
         self._worker.shutdown(wait=False, cancel_futures=True)
@@ -194,9 +193,9 @@ class Films:
             making.done.set_exception(failure)
 
 
-def asked_apart(video: LongVideo, question: str, **options: Any) -> Answer | None:
-    """The answer to a question for which clips are asked one by one; None for any other question."""
-    return video.ask(question, **options) if video.asks_apart(question) else None
+def counted(video: LongVideo, question: str, **options: Any) -> Answer | None:
+    """The answer to a question that counts moments, each of which is asked; None for any other question."""
+    return video.ask(question, **options) if moment_question(question) else None
 
 
 def _kept(path: Path, folder: Path) -> Path:
