@@ -16,6 +16,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from minigpt4_video.data.reading import tar_member
 from minigpt4_video.errors import LabellingError
 from minigpt4_video.inference.writing import write_whole
 from minigpt4_video.labelling.checks import without_opening
@@ -175,7 +176,7 @@ EXPORTS: dict[str, Callable[[Iterable[Clip], Path], int]] = {
 
 
 def _is_no_file(path: str) -> bool:
-    return ".tar:" in path or "://" in path
+    return tar_member(path) is not None or "://" in path
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
