@@ -1,7 +1,7 @@
 """Long films of the world: retrieval, answers by way and kind of question, evidence, memory and time.
 
 python benchmarks/long_video.py --film 10 --output benchmarks/results/long_video.json
-python benchmarks/long_video.py --film 60 --count 5 --only index answers --output benchmarks/results/long_video.json
+python benchmarks/long_video.py --film 60 --count 11 --only index answers --output benchmarks/results/long_video.json
 python benchmarks/long_video.py --film 360 --languages en --only index --output benchmarks/results/long_video.json
 
 Films are made in `--folder`, indexed there and asked about, each by a process of its own whose memory is measured; what
