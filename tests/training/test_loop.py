@@ -152,6 +152,21 @@ def test_a_run_that_would_go_on_with_other_samples_is_refused(recipe: Callable[.
     assert begun == read_recipe(recipe(training="max_steps = 2"))
 
 
+def test_a_run_goes_on_whatever_notes_of_its_beginning_are_there(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    """Another process may have written only one of them by then, and a run of an older version has neither."""
+    output, place = tmp_path / "runs" / "a", recipe(training="max_steps = 2")
+    made = load_file(train(place, output) / "model.safetensors")
+    for gone in (("begun.toml",), ("drawn.json",), ("begun.toml", "drawn.json")):
+        for name in ("recipe.toml", "model.safetensors", *gone):
+            (output / name).unlink()
+        for name, value in load_file(train(place, output, resume=True) / "model.safetensors").items():
+            assert torch.equal(value, made[name]), (gone, name)
+        assert read_recipe(output / "begun.toml") == read_recipe(place) and (output / "drawn.json").exists()
+    (output / "recipe.toml").unlink()
+    with pytest.raises(RecipeError, match="begun with another frames"):
+        train(place, output, resume=True, overrides={"frames": "2"})
+
+
 def test_losses_go_to_tensorboard(recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = recipe(training='max_steps = 2\nreport_to = ["tensorboard"]')
     made = train(place, tmp_path / "runs" / "a")

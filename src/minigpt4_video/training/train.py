@@ -328,19 +328,22 @@ def _begin(plan: Recipe, output: Path, arguments: TrainingArguments, *, goes_on:
         "[[sources]]": [asdict(one) for one in plan.sources],
         "[evaluation] share or most": [plan.evaluation.share, plan.evaluation.most],
     }
-    place = output / DRAWN
-    if goes_on and place.exists():
+    drawn, begun = output / DRAWN, output / BEGUN
+    if goes_on and drawn.exists():
+        noted = json.loads(drawn.read_text(encoding="utf-8"))
         for name, now in json.loads(json.dumps(decides)).items():
-            if (before := json.loads(place.read_text(encoding="utf-8"))[name]) != now:
+            if (before := noted.get(name, now)) != now:
                 told = f", {before} and not {now}" if isinstance(now, int) else ""
                 raise RecipeError(
                     f"{output} was begun with another {name}{told}; go on with it as it was begun, or begin anew in "
                     "another folder"
                 )
+    if goes_on and begun.exists():  # each by itself: another process may be between writing the one and the other
         _check_begun(plan, output)
-    elif arguments.process_index == 0:
-        write_whole(place, json.dumps(decides, indent=1).encode())
-        write_whole(output / BEGUN, as_toml(plan).encode())
+    if arguments.process_index == 0:
+        for note, text in ((drawn, json.dumps(decides, indent=1)), (begun, as_toml(plan))):
+            if not (goes_on and note.exists()):
+                write_whole(note, text.encode())
 
 
 def _check_begun(plan: Recipe, output: Path) -> None:
