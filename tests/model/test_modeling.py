@@ -384,7 +384,7 @@ def test_language_models_whose_logits_would_be_wrong_are_refused(kind, more, rea
 
 
 def test_language_models_that_could_change_their_logits_but_do_not_are_taken():
-    text = TEXT_CONFIGS["llama"] | {"model_type": "granite", "logits_scaling": 1.0}
+    text = tiny_config().text_config.to_dict() | {"model_type": "granite", "logits_scaling": 1.0}
     MiniGPT4VideoForConditionalGeneration(
         MiniGPT4VideoConfig(vision_config=tiny_config().vision_config.to_dict(), text_config=text)
     )
