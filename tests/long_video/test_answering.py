@@ -16,7 +16,7 @@ from minigpt4_video.inference import VideoChat
 from minigpt4_video.inference.batching import Question
 from minigpt4_video.inference.footage import Said, find_said
 from minigpt4_video.long_video import index as indexing
-from minigpt4_video.long_video.answering import LongVideo, is_yes, moment_question
+from minigpt4_video.long_video.answering import LongVideo
 from minigpt4_video.long_video.choosing import index_video, is_long, open_video, takes_clips
 from minigpt4_video.long_video.index import Index, Indexed, Settings, load_index, make_index
 from minigpt4_video.long_video.sentences import Encoder
@@ -120,7 +120,8 @@ def test_of_several_clips_the_one_that_has_the_thing_answers(opened, film):
         at = next(n for n, clip in enumerate(opened.index.clips) if clip.start <= one["moments"][0] <= clip.end)
         clips = list(opened.index.clips)
         wrong = (at + 7) % len(clips)
-        clips[wrong] = replace(clips[wrong], descriptions=clips[at].descriptions)
+        twice = tuple(f"{text} {text}" for text in clips[at].descriptions)
+        clips[wrong] = replace(clips[wrong], descriptions=twice)
         video = LongVideo(opened.model, opened.path, opened.info, Index(opened.index.about, tuple(clips)))
         if len(video.find(one["text"])) < 2:
             continue
@@ -128,8 +129,10 @@ def test_of_several_clips_the_one_that_has_the_thing_answers(opened, film):
         if answer.text == one["answer"]:
             right += 1
             assert [part.start for part in answer.evidence if part.start <= one["moments"][0] <= part.end]
+        shown = video.meant(one["text"])[1].ask(one["text"])
+        assert shown.text == answer.text
         together += video.ask(one["text"], "frames").text == one["answer"]
-    assert len(asked) > 5 and right >= 0.8 * len(asked) and right > together
+    assert len(asked) > 5 and right >= 0.9 * len(asked) and right > together
 
 
 @pytest.mark.parametrize("words", [450, 2000])
@@ -328,45 +331,6 @@ def test_a_video_is_long_where_frames_lie_far_apart(chat, film, video):
     assert not takes_clips(chat, probe(film), "auto", 2, 100.0, 130.0)  # few frames were asked for, so few are taken
     assert not isinstance(open_video(chat, video), LongVideo)
     assert not isinstance(open_video(chat, film, long="off"), LongVideo)
-
-
-@pytest.mark.parametrize(
-    ("asked", "each"),
-    [
-        ("How many times is there a red circle?", "Is there a red circle?"),
-        ("how many times does Anna speak", "Does Anna speak?"),
-        ("有几次能看到红色圆形？", "能看到红色圆形吗？"),
-        ("How many people are there?", None),
-        ("有几个物体？", None),
-    ],
-)
-def test_what_counts_moments_is_asked_at_each(asked, each):
-    assert moment_question(asked) == each
-
-
-@pytest.mark.parametrize(
-    ("said", "yes"),
-    [
-        ("yes", True),
-        ("Yes, there is.", True),
-        ("There is a dog.", True),
-        ("Now yes", True),
-        ("Yes, though it is not near.", True),
-        ("no", False),
-        ("There is no dog.", False),
-        ("I don't see a dog.", False),
-        ("The dog is not there.", False),
-        ("", False),
-        ("有", True),
-        ("是的，有一只狗。", True),
-        ("没有", False),
-        ("这里没有狗。", False),
-        ("并没有", False),
-        ("不是", False),
-    ],
-)
-def test_yes_is_told_from_no(said, yes):
-    assert is_yes(said) is yes
 
 
 def test_the_command_line_says_that_a_film_is_long_and_where_the_answer_is(command, film, opened, tmp_path, embedded):

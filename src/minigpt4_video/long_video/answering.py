@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from minigpt4_video.inference.footage import Footage, Said
 from minigpt4_video.inference.video import Video
 from minigpt4_video.inference.words import Stream
 from minigpt4_video.long_video.index import Index, cues_within
+from minigpt4_video.long_video.questions import asks_for_several, is_yes, moment_question, presence_question
 from minigpt4_video.long_video.retrieve import Passage, Retriever
 from minigpt4_video.long_video.sentences import Encoder
 from minigpt4_video.media import Clip, VideoInfo, align, read_clip
@@ -36,24 +37,8 @@ COUNTED = 256
 """How many clips are asked at most where something is counted, and `COUNTED_SHARE` of the best one's score that they
 must have: each is asked, so that one too many does no harm."""
 COUNTED_SHARE = 0.5
-YES = re.compile(r"yes\b|[是有对能会](?![没不])", re.IGNORECASE)
-"""How a yes begins, whatever comes after it."""
-NO = re.compile(r"\b(no|not|none|nothing|nobody|never|neither|nowhere|cannot|without)\b|n['’]t\b|[没不未无否]", re.I)
-"""What makes any other answer a no."""
-
-COUNTS = (
-    (re.compile(r"how many times (.+)", re.IGNORECASE), "{}?"),
-    (re.compile(r"(?:一共|总共)?有(?:几|多少)次(.+)"), "{}吗？"),
-)
-"""Questions that count moments, and the one to ask at each."""
-
-SEVERAL = re.compile(
-    r"\b(first|last|before|after|then|next|earl\w*|lat(er|est)|order|sequence|between|while|both|all|each|every|list)\b"
-    r"|\b(compare\w*|differ\w*|summar\w*|story|why|how (do|does|did|can|could|to))\b"
-    r"|先(?!生)|最早|最后|之前|之后|以前|以后|然后|接着|顺序|都|各|每|哪些|列出|比较|区别|概括|总结|故事|为什么|如何|怎样",
-    re.IGNORECASE,
-)
-"""What asks about several moments together, such as their order. Any other question is about one of them."""
+PRESENCE_TOKENS = 8
+"""Of an answer that is a yes or a no, whatever comes after it."""
 
 Complete = Callable[[list[dict[str, str]]], str]
 """A language model elsewhere: messages of texts to an answer, as `data.endpoint.Endpoint.ask`."""
@@ -148,11 +133,12 @@ class LongVideo:
         evidence = self.evidence(passages, question)
         if not self._means_one(question, passages):
             return evidence, self.show(evidence)
-        evidence = self._map(question).evidence
-        return evidence, self.show([max(evidence, key=lambda one: one.score)])
+        asked = self._asked_apart(question, passages, self._presence(question, passages))
+        surest = self.evidence([_surest(asked).passage], question)
+        return self.evidence([one.passage for one in _agreeing(asked)], question), self.show(surest)
 
     def _means_one(self, question: str, passages: Sequence[Passage]) -> bool:
-        return len(passages) > 1 and SEVERAL.search(question) is None
+        return len(passages) > 1 and not asks_for_several(question)
 
     def answer_all(self, questions: Sequence[Question]) -> list[Answer]:
         """An answer with its evidence to each question, as `ask` gives it, several at a time. Raises UserError."""
@@ -251,58 +237,68 @@ class LongVideo:
         return Told(Answer(text, 0.0, self.show([]).plan(), Timings(0.0, took, took), evidence))
 
     def _map(self, question: str, **options: Any) -> Answer:
-        """Each passage asked by itself. Moments are counted by clips that say yes; of other answers, the one that is
-        given with the most certainty by the passages that match best.
-        """
+        """Each passage asked by itself: moments are counted by clips that say yes, else the surest answers."""
         begun = perf_counter()
         counted = moment_question(question)
         if counted:
             found = self._retriever.clips(counted, COUNTED, COUNTED_SHARE)
             passages = [Passage(number, number, score) for number, score in found]
+            asked = [one for one in self._asked_apart(counted, passages, None, **options) if is_yes(one.answer.text)]
+            text = str(len(asked))
         else:
             passages = self.find(question)
-        if not passages and not counted:
-            return self.show([]).ask(question, **options)
-        asked = Question(counted or question, **options)
-        requests = (Request(self.show(self.evidence([one], question)), [asked]) for one in passages)
-        answers: list[tuple[Passage, Answer]] = []
+            if not passages:
+                return self.show([]).ask(question, **options)
+            asked = _agreeing(self._asked_apart(question, passages, self._presence(question, passages), **options))
+            text = asked[0].answer.text
+        took = perf_counter() - begun
+        plan = asked[0].answer.plan if asked else self.show([]).plan(question)
+        confidence = float(np.mean([one.answer.confidence for one in asked])) if asked else 0.0
+        evidence = self.evidence(sorted(one.passage for one in asked), question)
+        return Answer(text, confidence, plan, Timings(0.0, took, took), evidence)
+
+    def _presence(self, question: str, passages: Sequence[Passage]) -> str | None:
+        """What tells apart passages of which one is meant. Descriptions name things that are not there, and of such a
+        thing too a model says what it does.
+        """
+        clips = [clip for one in passages for clip in self.index.clips[one.first : one.last + 1]]
+        described = [text for clip in clips for text in clip.descriptions]
+        return presence_question(question, described, [clip.said for clip in clips]) if len(passages) > 1 else None
+
+    def _asked_apart(
+        self, question: str, passages: Sequence[Passage], present: str | None, **options: Any
+    ) -> list["_Asked"]:
+        """The answer of each passage, and how sure it is: by how well the passage matches, how certain the model is of
+        the answer, and how likely it says yes to `present`.
+        """
+        questions = [Question(question, **options), *([Question(present, PRESENCE_TOKENS)] if present else [])]
+        requests = (Request(self.show(self.evidence([one], question)), questions) for one in passages)
+        found = []
         for one, reply in zip(passages, self._engine.answer(requests), strict=True):
             if reply.error is not None:
                 raise reply.error
-            answers.append((one, reply.answers[0]))
-        took = perf_counter() - begun
-        if counted:
-            answers = [(one, answer) for one, answer in answers if is_yes(answer.text)]
-            text = str(len(answers))
-        else:
-            weights: dict[str, float] = {}
-            for one, answer in answers:
-                weights[answer.text] = weights.get(answer.text, 0.0) + one.score * answer.certainty
-            text = max(weights, key=lambda given: weights[given])
-            answers = [(one, answer) for one, answer in answers if answer.text == text]
-        answers.sort(key=lambda pair: pair[0].first)
-        plan = answers[0][1].plan if answers else self.show([]).plan(question)
-        confidence = float(np.mean([answer.confidence for _, answer in answers])) if answers else 0.0
-        evidence = self.evidence([one for one, _ in answers], question)
-        return Answer(text, confidence, plan, Timings(0.0, took, took), evidence)
+            answer, *more = reply.answers
+            sureness = one.score * answer.certainty
+            for seen in more:
+                sureness *= seen.certainty if is_yes(seen.text) else 1 - seen.certainty
+            found.append(_Asked(one, answer, sureness))
+        return found
 
 
-def moment_question(question: str) -> str | None:
-    """What is asked at each moment where a question counts them: of "How many times is there a cat?" it is
-    "Is there a cat?", of "有几次能看到猫？" it is "能看到猫吗？". None for any other question.
-    """
-    bare = question.strip().rstrip("?？.。 ")
-    for pattern, form in COUNTS:
-        if match := pattern.fullmatch(bare):
-            rest = form.format(match[1].strip())
-            return rest[0].upper() + rest[1:]
-    return None
+class _Asked(NamedTuple):
+    passage: Passage
+    answer: Answer
+    sureness: float
 
 
-def is_yes(text: str) -> bool:
-    """Whether an answer to a question of yes or no is yes, in English and Chinese."""
-    said = text.strip()
-    return bool(said) and (YES.match(said) is not None or NO.search(said) is None)
+def _surest(asked: Sequence[_Asked]) -> _Asked:
+    return max(asked, key=lambda one: one.sureness)
+
+
+def _agreeing(asked: Sequence[_Asked]) -> list[_Asked]:
+    """Those that say what the surest says, in the order of time."""
+    text = _surest(asked).answer.text
+    return [one for one in asked if one.answer.text == text]
 
 
 class LongConversation:

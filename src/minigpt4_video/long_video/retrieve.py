@@ -54,12 +54,17 @@ def terms(text: str) -> list[str]:
         elif run in EMPTY:
             continue
         elif run[0].isalnum():
-            words.append(run[:-1] if len(run) > 3 and run.endswith("s") and not run.endswith("ss") else run)
+            words.append(without_s(run))
             for length in range(1, min(WORDS_TOGETHER, len(words)) + 1):
                 found.append(" ".join(words[-length:]))
         else:
             words = []
     return found
+
+
+def without_s(word: str) -> str:
+    """A word of lower case without a final s."""
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
 class Bm25:

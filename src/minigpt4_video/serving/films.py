@@ -23,9 +23,10 @@ from minigpt4_video.inference.footage import Footage, Said
 from minigpt4_video.inference.prompts import Prompt
 from minigpt4_video.inference.store import Store
 from minigpt4_video.inference.words import finished_answer
-from minigpt4_video.long_video.answering import LongVideo, moment_question
+from minigpt4_video.long_video.answering import LongVideo
 from minigpt4_video.long_video.choosing import Long, index_place, takes_clips
 from minigpt4_video.long_video.index import ABOUT, Settings, index_key, load_index, make_index
+from minigpt4_video.long_video.questions import moment_question
 from minigpt4_video.media import Clip
 from minigpt4_video.messages import Message
 from minigpt4_video.serving.faults import Fault
