@@ -132,7 +132,7 @@ def test_of_several_clips_the_one_that_has_the_thing_answers(opened, film):
         shown = video.meant(one["text"])[1].ask(one["text"])
         assert shown.text == answer.text
         together += video.ask(one["text"], "frames").text == one["answer"]
-    assert len(asked) > 5 and right >= 0.9 * len(asked) and right > together
+    assert len(asked) > 5 and right >= 0.8 * len(asked) and right > together
 
 
 @pytest.mark.parametrize("words", [450, 2000])
