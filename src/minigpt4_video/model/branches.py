@@ -191,12 +191,13 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
 
 def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Zeros (rows, heads, slots, head) of the kind and on the device of another tensor; of main memory they take only
-    what is used.
+    """Zeros (rows, heads, slots, head) of the kind and on the device of another tensor; of main memory several rows
+    take only what is used.
     """
     rows, heads, slots, head = shape
-    if like.device.type == "cpu":
-        # Not of zeros that are written: a row may have room for far more than it comes to hold.
+    # Rows have room for far more than most come to hold. One alone is filled by its video, and may lie in what was
+    # freed when that was encoded, which the allocator does not give back.
+    if rows > 1 and like.device.type == "cpu":
         size = math.prod(shape) * like.itemsize
         if sys.platform == "win32":
             pages = mmap.mmap(-1, size)
