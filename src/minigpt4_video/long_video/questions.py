@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from itertools import islice
 
 from minigpt4_video.long_video.retrieve import EMPTY, without_s
 from minigpt4_video.planning import UNSPACED
@@ -27,6 +28,8 @@ SEVERAL = re.compile(
 
 PIECES = re.compile(f"[{UNSPACED}](?<=\\w)|[^\\W_{UNSPACED}]+|[^\\s\\w]")
 """Words, characters of scripts without spaces, and marks."""
+LOOKED_AT = 1000
+"""Of these, how many of a question are compared with descriptions, which takes the time of both lengths together."""
 
 
 def asks_for_several(question: str) -> bool:
@@ -53,7 +56,7 @@ def presence_question(question: str, described: Sequence[str], heard: Sequence[s
     That is the longest run of words, of scripts without spaces of characters, that the question shares with a
     description. None where there is none, and where it was `heard`: it need not be seen then.
     """
-    places = list(PIECES.finditer(question))
+    places = list(islice(PIECES.finditer(question), LOOKED_AT))
     asked = [place[0] for place in places]
     longest = range(0)
     for text in described:
